@@ -1,0 +1,112 @@
+//! Flows: how a client's conversation with a VNI is named and what is kept of it.
+
+use crate::{assert_size, limits::REPLICAS, pod, tcp::TcpSync};
+
+/// An IP address as four 32-bit words in memory (network) order; IPv4 is mapped into
+/// `::ffff:0:0/96`.
+pub type Address = [u32; 4];
+
+/// Maps an IPv4 address, given as its four bytes read natively, into an [`Address`].
+#[inline(always)]
+pub const fn ipv4(address: u32) -> Address {
+    [0, 0, 0x0000_ffff_u32.to_be(), address]
+}
+
+/// Whether an [`Address`] is a mapped IPv4 one.
+#[inline(always)]
+pub const fn is_ipv4(address: &Address) -> bool {
+    address[0] == 0 && address[1] == 0 && address[2] == 0x0000_ffff_u32.to_be()
+}
+
+/// IP protocol numbers that flows are kept for.
+pub mod protocol {
+    /// ICMP for IPv4.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = 58;
+}
+
+/// Names a flow: the client's end, the VNI address it talks to, and the protocol.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// The client's address.
+    pub client: Address,
+    /// The VNI's number.
+    pub vni: u16,
+    /// Which of the VNI's addresses, by its place in the configuration.
+    pub address: u8,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The client's port; for ICMP echo the identifier.
+    pub client_port: u16,
+    /// The VNI's port; for ICMP echo 0.
+    pub vni_port: u16,
+}
+assert_size!(FlowKey, 24);
+
+/// Where a flow is in its life.
+pub mod state {
+    /// The handshake is not complete; the SYN-ACK is held until the mirrors answered too.
+    pub const HANDSHAKE: u8 = 0;
+    /// The SYN-ACK went to the client, its ACK has not been seen.
+    pub const ANSWERED: u8 = 1;
+    /// Data may flow. UDP and ICMP flows are always here.
+    pub const ESTABLISHED: u8 = 2;
+    /// One side has sent its last byte.
+    pub const CLOSING: u8 = 3;
+    /// Both sides have, or the connection was reset.
+    pub const CLOSED: u8 = 4;
+}
+
+/// What is kept of every flow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Packets in both directions as the client counts them.
+    pub packets: u64,
+    /// When the flow was opened, `CLOCK_MONOTONIC`, s.
+    pub opened_s: u32,
+    /// When its last packet in either direction passed, `CLOCK_MONOTONIC`, s.
+    pub seen_s: u32,
+    /// Replica set number; the flow keeps it for life.
+    pub set: u32,
+    /// Interface on which the client's packets arrive.
+    pub ifindex: u32,
+    /// Instance numbers by slot.
+    pub instances: [u16; REPLICAS],
+    /// Where the client's packets came from on that interface's link.
+    pub client_mac: [u8; 6],
+    /// The address that the client's packets were sent to on that link.
+    pub host_mac: [u8; 6],
+    /// Used slots, 1..=4.
+    pub replicas: u8,
+    /// The slot whose output reaches the client.
+    pub active: u8,
+    /// One of [`state`].
+    pub state: u8,
+    /// How often another slot became active, saturating.
+    pub takeovers: u8,
+    /// [`crate::reason::Cold`] that concerns the flow as a whole, 0 when none.
+    pub cold: u8,
+    /// Zero.
+    pub pad: [u8; 7],
+}
+assert_size!(Flow, 56);
+
+/// A TCP flow with mirrors: the flow and the state that keeps its replicas in step.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpFlow {
+    /// What is kept of every flow.
+    pub flow: Flow,
+    /// What keeps the replicas in step.
+    pub sync: TcpSync,
+}
+assert_size!(TcpFlow, 56 + 208);
+
+pod!(FlowKey, Flow, TcpFlow);

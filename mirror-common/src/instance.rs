@@ -1,0 +1,59 @@
+//! Compute instances as the dataplane knows them, and what it notices of them.
+
+use crate::{assert_size, pod};
+
+/// What an instance may be used for. One write of this takes an instance out.
+pub mod state {
+    /// Not configured.
+    pub const NONE: u32 = 0;
+    /// Serves.
+    pub const UP: u32 = 1;
+    /// Its flows move to warm mirrors, each at a moment when nothing has to be retransmitted; it
+    /// stays a mirror of them.
+    pub const EVACUATING: u32 = 2;
+    /// Takes part in nothing: its flows move at their next packet and nobody waits for it.
+    pub const DEAD: u32 = 3;
+}
+
+/// One entry of the instance table. Written by the agent, read by the dataplane.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Instance {
+    /// One of [`state`].
+    pub state: u32,
+    /// The interface that leads to it.
+    pub ifindex: u32,
+    /// Its hardware address.
+    pub mac: [u8; 6],
+    /// The hardware address of our end.
+    pub source_mac: [u8; 6],
+    /// When an evacuation stops waiting for a good moment: `CLOCK_MONOTONIC` in ms, wrapping.
+    pub deadline_ms: u32,
+}
+assert_size!(Instance, 24);
+
+/// What the dataplane noticed of an instance. Written by the dataplane, read by the agent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Vitals {
+    /// When its last packet of a VNI arrived, `CLOCK_MONOTONIC`, ns; 0: never.
+    pub heard_ns: u64,
+    /// Since when it owes an answer: the first packet after `heard_ns` that asks for one (SYN,
+    /// data, FIN), `CLOCK_MONOTONIC`, ns; 0: owes none.
+    pub owes_since_ns: u64,
+    /// Packets to it.
+    pub sent: u64,
+    /// Packets of VNIs from it.
+    pub received: u64,
+    /// Resets of established flows that no other replica sent.
+    pub resets: u64,
+    /// FINs that no other replica had sent.
+    pub early_closes: u64,
+    /// Segments it sent again.
+    pub retransmissions: u64,
+    /// Reserved, 0.
+    pub pad: u64,
+}
+assert_size!(Vitals, 64);
+
+pod!(Instance, Vitals);

@@ -1,0 +1,39 @@
+//! Every bound of the dataplane, in one place.
+
+/// Replicas of a flow: one primary and up to three mirrors.
+pub const REPLICAS: usize = 4;
+/// Instances that the dataplane can know at a time.
+pub const INSTANCES: u32 = 1024;
+/// VNIs that the dataplane can serve at a time.
+pub const VNIS: u32 = 1024;
+/// Addresses over all VNIs.
+pub const VNI_ADDRESSES: u32 = 4096;
+/// Replica sets alive at a time; old ones live until their flows end.
+pub const REPLICA_SETS: u32 = 4096;
+/// Interfaces that can be a redirect target.
+pub const PORTS: u32 = 1024;
+/// Buckets of a steering table; prime, as Maglev asks.
+pub const STEERING_BUCKETS: u32 = 16_381;
+/// Established TCP flows of VNIs without mirrors.
+pub const FLOWS: u32 = 262_144;
+/// Established mirrored TCP flows.
+pub const MIRRORED_FLOWS: u32 = 262_144;
+/// TCP flows whose handshake is not complete; least recently used go first.
+pub const HALF_OPEN: u32 = 65_536;
+/// UDP and ICMP echo flows; least recently used go first.
+pub const DATAGRAM_FLOWS: u32 = 262_144;
+/// Locks that the mirrored flows share, by hash; a power of two.
+pub const FLOW_LOCKS: u32 = 4096;
+/// Bytes of the event ring buffer; a power of two.
+pub const EVENT_RING_BYTES: u32 = 1 << 20;
+/// IPv6 extension headers that are walked before the transport header.
+pub const IPV6_EXTENSIONS: usize = 4;
+/// VLAN tags that are looked through.
+pub const VLAN_TAGS: usize = 2;
+/// TCP options that are looked at in one header.
+pub const TCP_OPTIONS: usize = 12;
+/// SACK blocks in one header (RFC 2018 has room for four).
+pub const SACK_BLOCKS: usize = 4;
+/// How long an evacuation waits, per flow, for the moment at which nothing has to be
+/// retransmitted, in milliseconds.
+pub const EVACUATION_PATIENCE_MS: u32 = 1_000;

@@ -1,0 +1,58 @@
+//! The clone plan: what the clone program needs to rewrite each copy of a client's packet. It
+//! travels in the XDP metadata in front of the packet, so that a clone costs no look-up.
+
+use crate::{assert_size, limits::REPLICAS};
+
+/// Marks a plan, so that other metadata is never taken for one.
+pub const MAGIC: u16 = 0x4d56;
+
+/// Bits of [`Plan::flags`].
+pub mod flag {
+    /// A TCP segment whose acknowledgement is translated.
+    pub const TCP: u8 = 1;
+    /// It has SACK blocks.
+    pub const SACK: u8 = 2;
+    /// It has a timestamp option.
+    pub const TIMESTAMP: u8 = 4;
+    /// Asks for an answer: starts the instance's silence clock.
+    pub const ASKS: u8 = 8;
+    /// An ICMP error that quotes a segment of the flow.
+    pub const QUOTED: u8 = 16;
+}
+
+/// One copy.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Copy {
+    /// The interface that leads to the replica; 0: this replica gets no copy.
+    pub ifindex: u32,
+    /// Acknowledgement number in the replica's own space.
+    pub ack: u32,
+    /// Added to SACK edges (canonical space to the replica's own).
+    pub delta: u32,
+    /// Highest sequence number the replica has produced, its own space: SACK edges beyond it are
+    /// blanked.
+    pub snd_nxt: u32,
+    /// Timestamp echo in the replica's own clock.
+    pub ts_ecr: u32,
+    /// Instance number.
+    pub instance: u16,
+    /// Zero.
+    pub pad: u16,
+}
+assert_size!(Copy, 24);
+
+/// A packet's plan.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// [`MAGIC`].
+    pub magic: u16,
+    /// Offset of the transport header from the start of the frame.
+    pub transport: u8,
+    /// Bits of [`flag`].
+    pub flags: u8,
+    /// By slot.
+    pub copies: [Copy; REPLICAS],
+}
+assert_size!(Plan, 100);
