@@ -1,0 +1,10 @@
+//! The kernel's network configuration inside a namespace: links, addresses,
+//! routes and neighbours over rtnetlink, offloads by ioctl, sysctls by file.
+
+mod address;
+pub mod ethtool;
+mod link;
+pub mod sysctl;
+
+pub use address::MacAddr;
+pub use link::{End, Net, configure};

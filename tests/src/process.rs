@@ -1,0 +1,170 @@
+//! A child process whose output is read line by line, and which never outlives its handle.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::cleanup::{self, Leftover};
+use crate::clock::wait_until;
+
+/// How much of a child's standard error is kept for error messages.
+const STDERR_MAX: usize = 64 * 1024;
+
+/// A running child: lines of its output come in, lines of input go out.
+#[derive(Debug)]
+pub struct Process {
+    what: String,
+    child: Child,
+    ended: Option<ExitStatus>,
+    lines: Receiver<String>,
+    errors: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Process {
+    /// Starts a command under a name that error messages use.
+    pub fn start(what: &str, mut command: Command) -> Result<Self> {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| {
+            format!("cannot start {what} ({})", command.get_program().display())
+        })?;
+        cleanup::register(Leftover::Process(child.id()));
+        let (sender, lines) = channel();
+        let stdout = child.stdout.take().context("no standard output")?;
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        let (kept, stderr) = (
+            errors.clone(),
+            child.stderr.take().context("no standard error")?,
+        );
+        thread::spawn(move || keep_last(stderr, &kept));
+        Ok(Self {
+            what: what.into(),
+            child,
+            ended: None,
+            lines,
+            errors,
+        })
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line of output that `wanted` turns into something; others are passed over.
+    pub fn line<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut wanted: impl FnMut(&str) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    if let Some(found) = wanted(&line)? {
+                        return Ok(found);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!(
+                        "{}: no {what} within {} ms{}",
+                        self.what,
+                        limit.as_millis(),
+                        self.said()
+                    )
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("{} ended before {what}{}", self.what, self.said())
+                }
+            }
+        }
+    }
+
+    /// Lines that have come and were not read yet.
+    pub fn pending(&mut self) -> Vec<String> {
+        self.lines.try_iter().collect()
+    }
+
+    /// Sends a line.
+    pub fn send(&mut self, line: &str) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().context("no standard input")?;
+        writeln!(stdin, "{line}").with_context(|| format!("cannot tell {} {line:?}", self.what))
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(self.pid().cast_signed()), signal)
+            .with_context(|| format!("cannot send {signal} to {}", self.what))
+    }
+
+    /// Waits for the process to end by itself.
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let what = format!("the end of {}", self.what);
+        wait_until(&what, limit, || self.try_wait())
+    }
+
+    /// How the process ended, if it has.
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().context("cannot wait")?;
+            if self.ended.is_some() {
+                cleanup::forget(&Leftover::Process(self.pid()));
+            }
+        }
+        Ok(self.ended)
+    }
+
+    /// `kill -9`, then waits.
+    pub fn kill(&mut self) {
+        if let Ok(None) = self.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait().map(|status| self.ended = Some(status));
+            cleanup::forget(&Leftover::Process(self.pid()));
+        }
+    }
+
+    /// What it wrote to standard error, for messages.
+    #[must_use]
+    pub fn said(&self) -> String {
+        let said = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        match String::from_utf8_lossy(&said).trim() {
+            "" => String::new(),
+            text => format!("; it said:\n{text}"),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn keep_last(mut from: impl Read, kept: &Mutex<Vec<u8>>) {
+    let mut chunk = [0; 4096];
+    while let Ok(n @ 1..) = from.read(&mut chunk) {
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend_from_slice(&chunk[..n]);
+        let excess = kept.len().saturating_sub(STDERR_MAX);
+        kept.drain(..excess);
+    }
+}

@@ -1,0 +1,150 @@
+//! The agent's configuration file, as a test wants it written. The types here
+//! are the testbed's own, so that a change of the file's format that would
+//! break users' files breaks a test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::{CLIENT_LINK, Family, Topology};
+
+/// The whole file.
+#[derive(Clone, Debug, Serialize)]
+pub struct Config {
+    /// `[agent]`
+    pub agent: AgentConfig,
+    /// `[detect]`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detect: Option<DetectConfig>,
+    /// `[[interface]]`
+    pub interface: Vec<InterfaceConfig>,
+    /// `[[instance]]`
+    pub instance: Vec<InstanceConfig>,
+    /// `[[vni]]`
+    pub vni: Vec<VniConfig>,
+}
+
+/// Where the agent listens and pins.
+#[derive(Clone, Debug, Serialize)]
+pub struct AgentConfig {
+    /// Its API.
+    pub socket: PathBuf,
+    /// Its pinned objects.
+    pub pin_dir: PathBuf,
+}
+
+/// How death is told.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct DetectConfig {
+    /// How often evidence is read.
+    pub poll_ms: u64,
+    /// How long an owed answer may be missing.
+    pub silent_ms: u64,
+}
+
+/// The XDP mode of an interface.
+#[derive(Clone, Debug, Serialize)]
+pub struct InterfaceConfig {
+    /// The interface.
+    pub name: String,
+    /// `auto`, `native` or `generic`.
+    pub mode: String,
+}
+
+/// An instance.
+#[derive(Clone, Debug, Serialize)]
+pub struct InstanceConfig {
+    /// Its name.
+    pub name: String,
+    /// The interface that leads to it.
+    pub link: String,
+    /// Its Ethernet address.
+    pub mac: String,
+    /// Its share of new flows.
+    pub weight: u32,
+    /// Its failure domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+}
+
+/// A VNI.
+#[derive(Clone, Debug, Serialize)]
+pub struct VniConfig {
+    /// Its name.
+    pub name: String,
+    /// The addresses clients use.
+    pub addresses: Vec<String>,
+    /// Where clients come in.
+    pub interfaces: Vec<String>,
+    /// Mirrors per flow.
+    pub mirrors: u8,
+    /// `semi-sync` or `async`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ack: Option<String>,
+    /// `vote` or `trust`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub close: Option<String>,
+    /// `reset` or `leave`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_loss: Option<String>,
+}
+
+impl Config {
+    /// One VNI on all instances with one mirror, everything else by default.
+    pub(super) fn of(topology: &Topology) -> Self {
+        let instance = topology.instances.iter().map(|instance| InstanceConfig {
+            name: instance.name.clone(),
+            link: instance.link.clone(),
+            mac: instance.mac.to_string(),
+            weight: 100,
+            domain: None,
+        });
+        Self {
+            agent: AgentConfig {
+                socket: topology.dir().join("agent.sock"),
+                pin_dir: topology.pin_dir(),
+            },
+            detect: None,
+            interface: Vec::new(),
+            instance: instance.collect(),
+            vni: vec![VniConfig {
+                name: "web".into(),
+                addresses: Family::ALL.map(|family| family.vni().to_string()).into(),
+                interfaces: vec![CLIENT_LINK.into()],
+                mirrors: 1,
+                ack: None,
+                close: None,
+                on_loss: None,
+            }],
+        }
+    }
+
+    /// Asks for one XDP mode on every interface.
+    #[must_use]
+    pub fn with_mode(mut self, mode: &str) -> Self {
+        let links = self.instance.iter().map(|instance| instance.link.clone());
+        self.interface = links
+            .chain([CLIENT_LINK.into()])
+            .map(|name| InterfaceConfig {
+                name,
+                mode: mode.into(),
+            })
+            .collect();
+        self
+    }
+
+    /// Sets the number of mirrors of every flow.
+    #[must_use]
+    pub fn with_mirrors(mut self, mirrors: u8) -> Self {
+        self.vni.iter_mut().for_each(|vni| vni.mirrors = mirrors);
+        self
+    }
+
+    /// Writes the file.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = toml::to_string(self).context("configuration")?;
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
