@@ -1,3 +1,93 @@
-//! Build tasks.
+//! `cargo xtask`: everything one does with this repository, from a machine that has only cargo.
+//!
+//! Each verb is one file; each does the set-up it needs. Exit codes: 0 done, 1 failed,
+//! 2 not started because of how it was called (usage, missing right, missing tool).
 
-fn main() {}
+mod build;
+mod command;
+mod demo;
+mod host;
+mod lint;
+mod progress;
+mod project;
+mod root;
+mod setup;
+mod test;
+mod toolchain;
+
+use std::fmt;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Set up, build, test and try predictive mirroring for virtual network interfaces.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask demo                 watch connections survive the death of their server
+  cargo xtask test                 every test, with the set-up it needs
+  cargo xtask setup --check        what is missing, without changing anything
+
+Exit codes: 0 done, 1 failed, 2 called wrongly or a precondition is missing (root, a tool).";
+
+#[derive(Subcommand)]
+enum Verb {
+    Setup(setup::Args),
+    Build(build::Args),
+    #[command(visible_alias = "clippy")]
+    Lint(lint::Args),
+    Test(test::Args),
+    Demo(demo::Args),
+    Load(host::LoadArgs),
+    Unload(host::UnloadArgs),
+    Status(host::StatusArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
+        Verb::Setup(args) => setup::run(&args),
+        Verb::Build(args) => build::run(&args),
+        Verb::Lint(args) => lint::run(&args),
+        Verb::Test(args) => test::run(&args),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::Load(args) => host::load(&args),
+        Verb::Unload(args) => host::unload(&args),
+        Verb::Status(args) => host::status(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<Precondition>() { 2 } else { 1 })
+        }
+    }
+}
+
+/// Nothing was tried, because something the user can supply is missing; the text says what to type.
+#[derive(Debug)]
+struct Precondition(String);
+
+impl fmt::Display for Precondition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Precondition {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

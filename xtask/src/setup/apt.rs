@@ -1,0 +1,186 @@
+//! apt with a configuration, package lists and a cache of its own: it needs no right and changes nothing
+//! outside its folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::sources::{self, Offered};
+use crate::command;
+
+/// A private apt.
+pub(super) struct Apt {
+    dir: PathBuf,
+    config: PathBuf,
+}
+
+impl Apt {
+    pub(super) fn new(dir: &Path) -> Result<Self> {
+        let apt = Self {
+            dir: dir.to_owned(),
+            config: dir.join("apt.conf"),
+        };
+        for folder in ["lists/partial", "cache/archives/partial"] {
+            let folder = dir.join(folder);
+            fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+        }
+        let dump = command::output(Command::new("apt-config").arg("dump"))
+            .context("apt is needed (this is not Debian or Ubuntu?)")?;
+        apt.write("apt.conf", &config(dir, &dump))?;
+        apt.write("status", "")?;
+        apt.write("sources.list", "")?;
+        Ok(apt)
+    }
+
+    /// The suites that the system is configured with, from its own configuration.
+    pub(super) fn configured(&self) -> Result<String> {
+        command::output(Command::new("apt-get").args([
+            "indextargets",
+            "--format",
+            "$(REPO_URI) $(RELEASE) $(COMPONENT)",
+            "Created-By: Packages",
+        ]))
+    }
+
+    /// Fetches the lists of these sources.
+    pub(super) fn update(&self, sources: &str) -> Result<()> {
+        self.write("sources.list", sources)?;
+        // Any error: without it, apt is content when a suite could not be fetched.
+        command::output(self.run("apt-get").args(["update", "--error-on=any"])).map(drop)
+    }
+
+    /// The versions of these packages in the lists.
+    pub(super) fn madison(&self, names: &[String]) -> Result<Vec<Offered>> {
+        let text = command::output(self.run("apt-cache").arg("madison").args(names))?;
+        Ok(sources::parse_madison(&text))
+    }
+
+    /// Fetches a package, checked against the signed lists.
+    pub(super) fn download(
+        &self,
+        name: &str,
+        version: Option<&str>,
+        mut on_state: impl FnMut(&str),
+    ) -> Result<PathBuf> {
+        let dir = self.dir.join("download");
+        fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+        let package = match version {
+            Some(version) => format!("{name}={version}"),
+            None => name.to_owned(),
+        };
+        let mut get = self.run("apt-get");
+        get.args(["download", "--option=APT::Status-Fd=2", &package])
+            .current_dir(&dir);
+        command::quiet(&mut get, None, |piece| {
+            on_state(&percent(piece).unwrap_or_default())
+        })?;
+        fs::read_dir(&dir)?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| {
+                let file = path.file_name().unwrap_or_default().to_string_lossy();
+                file.starts_with(&format!("{name}_")) && file.ends_with(".deb")
+            })
+            .with_context(|| format!("apt-get download left no {name}_*.deb"))
+    }
+
+    fn run(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("APT_CONFIG", &self.config)
+            .env("LC_ALL", "C.UTF-8");
+        command
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.dir.join(name);
+        fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+    }
+}
+
+/// Our configuration. Of the system's only what says how to reach the network (proxies, time-outs) is
+/// taken over: its hooks, which for instance empty the system's package cache, must not run.
+fn config(dir: &Path, dump: &str) -> String {
+    let dir = dir.display();
+    let network = dump
+        .lines()
+        .filter(|line| {
+            [
+                "Acquire::http",
+                "Acquire::ftp",
+                "Acquire::socks",
+                "Acquire::Check-",
+                "Acquire::Force",
+            ]
+            .iter()
+            .any(|key| line.starts_with(key))
+        })
+        .collect::<Vec<_>>()
+        .join("\n");
+    format!(
+        r#"Dir::Etc::parts "/dev/null";
+Dir::Etc::main "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+Dir::Etc::sourcelist "{dir}/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::State "{dir}";
+Dir::State::lists "{dir}/lists";
+Dir::State::status "{dir}/status";
+Dir::Cache "{dir}/cache";
+Acquire::Languages "none";
+Acquire::Retries "2";
+Acquire::http::Timeout "20";
+Acquire::https::Timeout "20";
+APT::Sandbox::User "root";
+{network}
+"#
+    )
+}
+
+/// `63 %` out of `dlstatus:1:63.2215:Retrieving file 1 of 1`.
+fn percent(piece: &str) -> Option<String> {
+    let percent = piece
+        .strip_prefix("dlstatus:")?
+        .split(':')
+        .nth(1)?
+        .parse::<f32>()
+        .ok()?;
+    Some(format!("{percent:.0} %"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_network_settings_are_taken_over() {
+        let dump = "APT::Update::Post-Invoke:: \"rm -f /var/cache/apt/archives/*.deb\";\n\
+            Acquire::http::Proxy \"http://proxy:3142\";\nAcquire::Languages:: \"de\";\n\
+            Acquire::AllowInsecureRepositories \"1\";\n";
+        let config = config(Path::new("/c"), dump);
+        assert!(
+            config.contains("Acquire::http::Proxy \"http://proxy:3142\";"),
+            "{config}"
+        );
+        assert!(
+            config.contains("Dir::Etc::sourcelist \"/c/sources.list\";"),
+            "{config}"
+        );
+        for absent in ["rm -f", "\"de\"", "AllowInsecure"] {
+            assert!(!config.contains(absent), "{config}");
+        }
+    }
+
+    #[test]
+    fn download_state() {
+        assert_eq!(
+            percent("dlstatus:1:63.2215:Retrieving file 1 of 1").as_deref(),
+            Some("63 %")
+        );
+        assert_eq!(percent("W: something"), None);
+        assert_eq!(percent(""), None);
+    }
+}
