@@ -16,6 +16,7 @@ pub(crate) struct Progress {
     step_start: Instant,
     last_plain: Instant,
     title: String,
+    text: String,
     bar: Option<ProgressBar>,
 }
 
@@ -29,6 +30,7 @@ impl Progress {
             step_start: now,
             last_plain: now,
             title: String::new(),
+            text: String::new(),
             bar: None,
         }
     }
@@ -37,6 +39,7 @@ impl Progress {
     pub(crate) fn begin(&mut self, title: impl Into<String>) {
         self.number += 1;
         self.title = title.into();
+        self.text.clear();
         self.step_start = Instant::now();
         self.last_plain = self.step_start;
         if std::io::stderr().is_terminal() {
@@ -54,15 +57,16 @@ impl Progress {
 
     /// How far the step is; an empty text only says that it still runs.
     pub(crate) fn update(&mut self, text: &str) {
-        if let Some(bar) = &self.bar {
-            if !text.is_empty() {
+        if !text.is_empty() {
+            text.clone_into(&mut self.text);
+            if let Some(bar) = &self.bar {
                 bar.set_message(text.to_owned());
             }
-        } else if self.last_plain.elapsed() >= PLAIN_INTERVAL {
+        }
+        if self.bar.is_none() && self.last_plain.elapsed() >= PLAIN_INTERVAL {
             self.last_plain = Instant::now();
             let elapsed = self.step_start.elapsed().as_secs();
-            let dash = if text.is_empty() { "" } else { " " };
-            eprintln!("{}:{dash}{text} ({elapsed} s)", self.head());
+            eprintln!("{}: {} ({elapsed} s)", self.head(), self.text);
         }
     }
 
