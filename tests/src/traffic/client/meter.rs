@@ -1,0 +1,131 @@
+//! How long a connection's user was kept waiting.
+//!
+//! A wait begins when the client wants something and could have it from a
+//! healthy server at once: a response when its request is written, the receipt
+//! of a block when its writing begins, the next bytes of a download when the
+//! reader's turn comes and its socket is empty, a server's word when it is due.
+//! Pauses that the client makes of its own will are no waits.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::clock::{monotonic_ns, ms};
+
+const SETTLE_NS: u64 = 500_000_000;
+
+/// The moments that all connections of a client share; 0 until they come.
+#[derive(Debug, Default)]
+pub struct Moments {
+    settled: Cell<u64>,
+    mark: Cell<u64>,
+    stop: Cell<u64>,
+}
+
+impl Moments {
+    /// All connections are made; waits count from a little later on, when the
+    /// work of making them has ebbed away.
+    pub fn running(&self) {
+        self.settled.set(monotonic_ns() + SETTLE_NS);
+    }
+
+    /// From now on (or from the given time) waits are counted apart.
+    pub fn mark(&self, at_ns: u64) {
+        self.mark.set(at_ns);
+    }
+
+    /// Waits are not counted any longer: all connections finish at once and
+    /// wait for each other's work on the processor, which says nothing.
+    pub fn stop(&self) {
+        self.stop.set(monotonic_ns());
+    }
+}
+
+/// One connection's longest waits.
+#[derive(Debug)]
+pub struct Meter {
+    moments: Rc<Moments>,
+    since: Option<u64>,
+    baseline_ns: u64,
+    stall_ns: u64,
+}
+
+impl Meter {
+    /// Nothing was waited for yet.
+    #[must_use]
+    pub fn new(moments: Rc<Moments>) -> Self {
+        Self { moments, since: None, baseline_ns: 0, stall_ns: 0 }
+    }
+
+    /// Counts a wait. It belongs to the time after the mark, with its whole
+    /// length, when it ended after the mark.
+    pub fn waited(&mut self, since_ns: u64, until_ns: u64) {
+        let (mark, stop) = (self.moments.mark.get(), self.moments.stop.get());
+        let settled = self.moments.settled.get();
+        let until_ns = if stop == 0 { until_ns } else { until_ns.min(stop) };
+        let longest = match mark {
+            1.. if until_ns >= mark => &mut self.stall_ns,
+            _ if settled == 0 || since_ns < settled => return,
+            _ => &mut self.baseline_ns,
+        };
+        *longest = (*longest).max(until_ns.saturating_sub(since_ns));
+    }
+
+    /// A wait has begun, or will at a time to come.
+    pub fn begin(&mut self, since_ns: u64) {
+        self.since = Some(since_ns);
+    }
+
+    /// The wait is over, if there was one.
+    pub fn end(&mut self) {
+        if let Some(since) = self.since.take() {
+            self.waited(since, monotonic_ns());
+        }
+    }
+
+    /// The longest wait before the mark and the longest after it.
+    #[must_use]
+    pub fn longest_ms(&self) -> (f64, f64) {
+        (ms(self.baseline_ns), ms(self.stall_ns))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(mark: u64, stop: u64, waits: &[(u64, u64)], expected_ns: (u64, u64)) {
+        let moments = Rc::new(Moments {
+            settled: Cell::new(8),
+            mark: Cell::new(mark),
+            stop: Cell::new(stop),
+        });
+        let mut meter = Meter::new(moments);
+        waits.iter().for_each(|(since, until)| meter.waited(*since, *until));
+        assert_eq!((meter.baseline_ns, meter.stall_ns), expected_ns);
+    }
+
+    #[test]
+    fn waits_are_told_apart_by_the_mark() {
+        check(0, 0, &[(10, 15), (20, 23)], (5, 0));
+        check(30, 0, &[(10, 15), (20, 23)], (5, 0));
+        check(30, 0, &[(10, 15), (20, 90), (95, 96)], (5, 70));
+    }
+
+    #[test]
+    fn the_beginning_does_not_count() {
+        check(0, 0, &[(1, 6), (7, 20)], (0, 0));
+        check(30, 0, &[(7, 31)], (0, 24));
+    }
+
+    #[test]
+    fn a_wait_ends_with_the_stop() {
+        check(30, 50, &[(40, 90)], (0, 10));
+        check(30, 50, &[(60, 90)], (0, 0));
+    }
+
+    #[test]
+    fn what_comes_before_it_is_due_was_not_waited_for() {
+        check(30, 0, &[(50, 40)], (0, 0));
+    }
+}

@@ -1,0 +1,145 @@
+//! The server: an instance's application. It keeps nothing but what the bytes
+//! of a connection tell it, so that any two of it are replicas.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::time::sleep;
+
+use super::stream::Stream;
+use super::udp;
+use super::wire::{Header, Order, Receipt, Tally};
+
+const BACKLOG: i32 = 4096;
+const CHUNK: usize = 16 * 1024;
+
+/// Serves TCP and UDP on the addresses until the process ends; `ready` is
+/// called when all of them listen.
+pub async fn run(listen: &[SocketAddr], ready: impl FnOnce()) -> Result<()> {
+    let mut listeners = Vec::new();
+    for address in listen {
+        let what = || format!("cannot listen on {address}");
+        listeners.push(listen_tcp(*address).with_context(what)?);
+        let socket = UdpSocket::bind(address).await.with_context(what)?;
+        tokio::spawn(udp::answer(socket));
+    }
+    ready();
+    let accepting = listeners.into_iter().map(|listener| tokio::spawn(accept(listener)));
+    for task in accepting.collect::<Vec<_>>() {
+        task.await?;
+    }
+    Ok(())
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+async fn accept(listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((connection, _)) => {
+                tokio::spawn(serve(connection));
+            }
+            // Out of descriptors or an abort: neither is worth the server's life.
+            Err(error) => {
+                eprintln!("accept: {error}");
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+}
+
+async fn serve(connection: TcpStream) {
+    let peer = connection.peer_addr();
+    if let Err(error) = Session::run(connection).await {
+        eprintln!("{peer:?}: {error}");
+    }
+}
+
+struct Session {
+    connection: BufReader<TcpStream>,
+    tally: Tally,
+    expected: Stream,
+    altered: u64,
+    chunk: Vec<u8>,
+}
+
+impl Session {
+    async fn run(connection: TcpStream) -> io::Result<()> {
+        connection.set_nodelay(true)?;
+        let mut connection = BufReader::with_capacity(CHUNK, connection);
+        let mut bytes = [0; Header::LENGTH];
+        connection.read_exact(&mut bytes).await?;
+        let header = Header::decode(&bytes).ok_or_else(|| bad("header"))?;
+        let mut tally = Tally::default();
+        tally.add(&bytes);
+        let expected = Stream::new(header.seed);
+        let mut session = Self { connection, tally, expected, altered: 0, chunk: vec![0; CHUNK] };
+        while let Some(order) = session.order().await? {
+            session.body(order.body as usize).await?;
+            if order.delay_ms > 0 {
+                sleep(Duration::from_millis(order.delay_ms.into())).await;
+            }
+            session.reply(order.reply as usize).await?;
+        }
+        Ok(())
+    }
+
+    /// The next order, or nothing when the client has closed.
+    async fn order(&mut self) -> io::Result<Option<Order>> {
+        let mut bytes = [0; Order::LENGTH];
+        let first = self.connection.read(&mut bytes).await?;
+        if first == 0 {
+            return Ok(None);
+        }
+        self.connection.read_exact(&mut bytes[first..]).await?;
+        self.tally.add(&bytes);
+        Order::decode(&bytes).map(Some).ok_or_else(|| bad("order"))
+    }
+
+    async fn body(&mut self, mut left: usize) -> io::Result<()> {
+        while left > 0 {
+            let part = left.min(CHUNK);
+            let part = self.connection.read(&mut self.chunk[..part]).await?;
+            if part == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.tally.add(&self.chunk[..part]);
+            self.altered += self.expected.differing(&self.chunk[..part]);
+            left -= part;
+        }
+        Ok(())
+    }
+
+    async fn reply(&mut self, mut left: usize) -> io::Result<()> {
+        let receipt = self.tally.receipt(self.altered);
+        let mut stream = receipt.stream();
+        self.chunk[..Receipt::LENGTH].copy_from_slice(&receipt.encode());
+        let mut start = Receipt::LENGTH;
+        loop {
+            let part = left.min(CHUNK - start);
+            stream.fill(&mut self.chunk[start..start + part]);
+            self.connection.get_mut().write_all(&self.chunk[..start + part]).await?;
+            left -= part;
+            start = 0;
+            if left == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn bad(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("bad {what}"))
+}
