@@ -23,6 +23,14 @@ pub fn ms(ns: u64) -> f64 {
     ns as f64 / 1e6
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that polls"
+)]
+fn pause() {
+    thread::sleep(POLL_INTERVAL);
+}
+
 /// Polls until `probe` yields something, and names `what` was awaited in vain.
 /// An error of the probe ends the wait at once.
 pub fn wait_until<T>(
@@ -38,7 +46,7 @@ pub fn wait_until<T>(
         if Instant::now() >= deadline {
             bail!("{what}: not within {} ms", limit.as_millis());
         }
-        thread::sleep(POLL_INTERVAL);
+        pause();
     }
 }
 

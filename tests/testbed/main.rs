@@ -2,3 +2,4 @@
 //! without the agent. What these measure is the floor under every other test.
 
 mod hosts;
+mod traffic;

@@ -15,12 +15,15 @@ use tokio::sync::mpsc;
 
 /// Traffic of which every byte is checked at both ends.
 #[derive(Parser)]
-#[command(version, after_help = "\
+#[command(
+    version,
+    after_help = "\
 Examples:
   traffic server --listen 10.77.0.100:7000 --listen '[fd77::100]:7000'
   traffic client 10.77.0.100:7000 --connections 100 --duration 5
   traffic client '[fd77::100]:7000' --mix upload=1 --duration 5
-  traffic client 10.77.0.100:7000 --udp --duration 5")]
+  traffic client 10.77.0.100:7000 --udp --duration 5"
+)]
 struct Cli {
     #[command(subcommand)]
     role: Role,
@@ -98,7 +101,9 @@ impl ClientArgs {
 fn main() -> Result<ExitCode> {
     let cli = Cli::parse();
     raise_descriptor_limit()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     match cli.role {
         Role::Server { listen } => {
             runtime.block_on(server::run(&listen, || println!("ready")))?;
@@ -107,7 +112,11 @@ fn main() -> Result<ExitCode> {
         Role::Client(args) => {
             let options = args.resolve()?;
             let summary = runtime.block_on(client::run(options, commands(), print))?;
-            Ok(if is_clean(&summary) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if is_clean(&summary) {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
     }
 }

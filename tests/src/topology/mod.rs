@@ -321,6 +321,18 @@ fn link_prepared(
             ethtool::set(end.name, Offload::GenericReceive, true)
         })??;
         configure(end.namespace, async |net| net.up(end.name).await)?;
+    }
+    for (end, other) in [(near, far), (far, near)] {
+        // Asking also makes the kernel act on the change at once; it may
+        // otherwise take a second, and drop what is sent until then (6.18,
+        // net/core/link_watch.c).
+        let carrier = end.namespace.run(|| ethtool::has_carrier(end.name))??;
+        ensure!(
+            carrier,
+            "{} in {} has no carrier",
+            end.name,
+            end.namespace.name()
+        );
         configure(end.namespace, async |net: Net| {
             for family in Family::ALL {
                 let (near_address, far_address) = addresses(family);

@@ -9,6 +9,7 @@
 //! The profiles are four ways for a client to use orders.
 
 pub mod client;
+pub mod program;
 pub mod report;
 pub mod server;
 pub mod stream;
@@ -65,7 +66,9 @@ impl Mix {
     pub fn profile(&self, number: usize) -> Profile {
         let total: u32 = self.0.iter().map(|(_, share)| share).sum();
         // A stride that is prime to the total visits each remainder once.
-        let stride = (1..=total).rev().find(|n| *n * 5 <= total * 3 && gcd(*n, total) == 1);
+        let stride = (1..=total)
+            .rev()
+            .find(|n| *n * 5 <= total * 3 && gcd(*n, total) == 1);
         let turn = number as u64 * u64::from(stride.unwrap_or(1)) % u64::from(total);
         let mut left = turn;
         for (profile, share) in &self.0 {
@@ -81,7 +84,12 @@ impl Mix {
 impl Default for Mix {
     fn default() -> Self {
         use Profile::{Download, Idle, Request, Upload};
-        Self(vec![(Request, 40), (Download, 15), (Upload, 15), (Idle, 30)])
+        Self(vec![
+            (Request, 40),
+            (Download, 15),
+            (Upload, 15),
+            (Idle, 30),
+        ])
     }
 }
 
@@ -99,7 +107,9 @@ impl FromStr for Mix {
                 "idle" => Profile::Idle,
                 _ => return Err(format!("no TCP profile {name:?}")),
             };
-            let share = share.parse::<u16>().map_err(|error| format!("{share:?}: {error}"))?;
+            let share = share
+                .parse::<u16>()
+                .map_err(|error| format!("{share:?}: {error}"))?;
             Ok((profile, u32::from(share)))
         };
         let parts = text.split(',').map(part).collect::<Result<Vec<_>, _>>()?;
@@ -112,7 +122,10 @@ impl FromStr for Mix {
 
 impl fmt::Display for Mix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = self.0.iter().map(|(profile, share)| format!("{profile}={share}"));
+        let parts = self
+            .0
+            .iter()
+            .map(|(profile, share)| format!("{profile}={share}"));
         f.write_str(&parts.collect::<Vec<_>>().join(","))
     }
 }
@@ -129,10 +142,16 @@ mod tests {
     fn a_mix_keeps_its_shares_in_every_run() {
         let mix = Mix::default();
         for start in [0, 17, 1000] {
-            let count = |profile| (start..start + 100).filter(|n| mix.profile(*n) == profile).count();
+            let count = |profile| {
+                (start..start + 100)
+                    .filter(|n| mix.profile(*n) == profile)
+                    .count()
+            };
             assert_eq!(count(Profile::Request), 40);
             assert_eq!(count(Profile::Idle), 30);
-            let few = (start..start + 12).filter(|n| mix.profile(*n) == Profile::Idle).count();
+            let few = (start..start + 12)
+                .filter(|n| mix.profile(*n) == Profile::Idle)
+                .count();
             assert!((2..=6).contains(&few), "{few} of 12 idle from {start}");
         }
     }

@@ -152,10 +152,17 @@ impl Percentiles {
         values.sort_by(f64::total_cmp);
         let rank = |percent: usize| {
             let rank = (values.len() * percent).div_ceil(100);
-            let value = values.get(rank.saturating_sub(1)).copied().unwrap_or_default();
+            let value = values
+                .get(rank.saturating_sub(1))
+                .copied()
+                .unwrap_or_default();
             (value * 1e3).round() / 1e3
         };
-        Self { p50: rank(50), p99: rank(99), max: rank(100) }
+        Self {
+            p50: rank(50),
+            p99: rank(99),
+            max: rank(100),
+        }
     }
 }
 
@@ -167,8 +174,22 @@ mod tests {
     fn percentiles_are_members_of_the_set() {
         let of = |values: &[f64]| Percentiles::of(values.iter().copied());
         assert_eq!(of(&[]), Percentiles::default());
-        assert_eq!(of(&[3.0]), Percentiles { p50: 3.0, p99: 3.0, max: 3.0 });
+        assert_eq!(
+            of(&[3.0]),
+            Percentiles {
+                p50: 3.0,
+                p99: 3.0,
+                max: 3.0
+            }
+        );
         let hundred: Vec<f64> = (1..=100).rev().map(f64::from).collect();
-        assert_eq!(of(&hundred), Percentiles { p50: 50.0, p99: 99.0, max: 100.0 });
+        assert_eq!(
+            of(&hundred),
+            Percentiles {
+                p50: 50.0,
+                p99: 99.0,
+                max: 100.0
+            }
+        );
     }
 }

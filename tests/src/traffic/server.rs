@@ -3,11 +3,15 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use socket2::{Domain, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::sleep;
 
@@ -29,7 +33,9 @@ pub async fn run(listen: &[SocketAddr], ready: impl FnOnce()) -> Result<()> {
         tokio::spawn(udp::answer(socket));
     }
     ready();
-    let accepting = listeners.into_iter().map(|listener| tokio::spawn(accept(listener)));
+    let accepting = listeners
+        .into_iter()
+        .map(|listener| tokio::spawn(accept(listener)));
     for task in accepting.collect::<Vec<_>>() {
         task.await?;
     }
@@ -85,11 +91,17 @@ impl Session {
         let mut tally = Tally::default();
         tally.add(&bytes);
         let expected = Stream::new(header.seed);
-        let mut session = Self { connection, tally, expected, altered: 0, chunk: vec![0; CHUNK] };
+        let mut session = Self {
+            connection,
+            tally,
+            expected,
+            altered: 0,
+            chunk: vec![0; CHUNK],
+        };
         while let Some(order) = session.order().await? {
             session.body(order.body as usize).await?;
             if order.delay_ms > 0 {
-                sleep(Duration::from_millis(order.delay_ms.into())).await;
+                sleep_exactly(Duration::from_millis(order.delay_ms.into())).await?;
             }
             session.reply(order.reply as usize).await?;
         }
@@ -130,7 +142,10 @@ impl Session {
         loop {
             let part = left.min(CHUNK - start);
             stream.fill(&mut self.chunk[start..start + part]);
-            self.connection.get_mut().write_all(&self.chunk[..start + part]).await?;
+            self.connection
+                .get_mut()
+                .write_all(&self.chunk[..start + part])
+                .await?;
             left -= part;
             start = 0;
             if left == 0 {
@@ -138,6 +153,25 @@ impl Session {
             }
         }
     }
+}
+
+/// Sleeps by a timer of the kernel: the runtime's own has steps of a
+/// millisecond and fires up to two late, which the client would take for a
+/// fault of the network.
+async fn sleep_exactly(time: Duration) -> io::Result<()> {
+    let timer = TimerFd::new(
+        ClockId::CLOCK_MONOTONIC,
+        TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
+    )?;
+    timer.set(
+        Expiration::OneShot(TimeSpec::from_duration(time)),
+        TimerSetTimeFlags::empty(),
+    )?;
+    let timer = OwnedFd::from(timer);
+    // SAFETY: the descriptor is owned by what it is registered with, and so
+    // stays open and the same until it is deregistered.
+    let timer = unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE)? };
+    timer.readable().await.map(drop)
 }
 
 fn bad(what: &str) -> io::Error {

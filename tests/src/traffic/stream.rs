@@ -14,7 +14,11 @@ impl Stream {
     /// The stream of a seed, from its start.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { random: fastrand::Rng::with_seed(seed), block: [0; BLOCK], used: BLOCK }
+        Self {
+            random: fastrand::Rng::with_seed(seed),
+            block: [0; BLOCK],
+            used: BLOCK,
+        }
     }
 
     /// The stream's next bytes.

@@ -35,7 +35,9 @@ pub(super) async fn answer(socket: UdpSocket) {
     let mut datagram = [0; DATAGRAM_MAX];
     loop {
         // An error here is an ICMP error about an earlier answer.
-        let Ok((length, from)) = socket.recv_from(&mut datagram).await else { continue };
+        let Ok((length, from)) = socket.recv_from(&mut datagram).await else {
+            continue;
+        };
         if length >= NUMBER_LENGTH {
             let _ = socket.send_to(&expected(&datagram[..length]), from).await;
         }
@@ -66,7 +68,10 @@ pub(super) async fn ask(
     meter: &mut Meter,
     stopped: impl Fn() -> bool,
 ) -> Result<Tally> {
-    socket.connect(server).await.with_context(|| format!("cannot reach {server}"))?;
+    socket
+        .connect(server)
+        .await
+        .with_context(|| format!("cannot reach {server}"))?;
     let mut tally = Tally::default();
     let mut answered = Vec::<bool>::new();
     let mut started = Vec::<u64>::new();
@@ -86,13 +91,27 @@ pub(super) async fn ask(
         let mut bytes = [0; DATAGRAM_MAX];
         while let Ok(received) = timeout_at(next, socket.recv(&mut bytes)).await {
             let Ok(length) = received else { continue };
-            count(&bytes[..length], seed, &mut tally, &mut answered, &started, meter);
+            count(
+                &bytes[..length],
+                seed,
+                &mut tally,
+                &mut answered,
+                &started,
+                meter,
+            );
         }
         if answered.iter().all(|answered| *answered) && last.is_some() {
             // A late duplicate would be a mirror's: listen a little longer.
             let _ = timeout(interval * 4, async {
                 while let Ok(length) = socket.recv(&mut bytes).await {
-                    count(&bytes[..length], seed, &mut tally, &mut answered, &started, meter);
+                    count(
+                        &bytes[..length],
+                        seed,
+                        &mut tally,
+                        &mut answered,
+                        &started,
+                        meter,
+                    );
                 }
             })
             .await;
@@ -110,8 +129,12 @@ fn count(
     started: &[u64],
     meter: &mut Meter,
 ) {
-    let number = answer.first_chunk().map_or(u64::MAX, |bytes| u64::from_be_bytes(*bytes));
-    let known = usize::try_from(number).ok().filter(|number| *number < answered.len());
+    let number = answer
+        .first_chunk()
+        .map_or(u64::MAX, |bytes| u64::from_be_bytes(*bytes));
+    let known = usize::try_from(number)
+        .ok()
+        .filter(|number| *number < answered.len());
     match known {
         Some(index) if answer == expected(&datagram(number, seed)) => {
             if std::mem::replace(&mut answered[index], true) {

@@ -35,7 +35,10 @@ impl Header {
     #[must_use]
     pub fn decode(bytes: &[u8; Self::LENGTH]) -> Option<Self> {
         let (first, seed) = split(bytes);
-        (first >> 32 == u64::from(MAGIC)).then_some(Self { profile: first as u32, seed })
+        (first >> 32 == u64::from(MAGIC)).then_some(Self {
+            profile: first as u32,
+            seed,
+        })
     }
 }
 
@@ -135,7 +138,11 @@ impl Tally {
     /// The receipt for them.
     #[must_use]
     pub fn receipt(&self, altered: u64) -> Receipt {
-        Receipt { received: self.bytes, hash: self.hash.digest(), altered }
+        Receipt {
+            received: self.bytes,
+            hash: self.hash.digest(),
+            altered,
+        }
     }
 }
 
@@ -154,9 +161,16 @@ mod tests {
 
     #[test]
     fn what_is_sent_is_what_is_received() {
-        let header = Header { profile: 3, seed: u64::MAX - 5 };
+        let header = Header {
+            profile: 3,
+            seed: u64::MAX - 5,
+        };
         assert_eq!(Header::decode(&header.encode()), Some(header));
-        let order = Order { body: 7, delay_ms: 250, reply: LENGTH_MAX };
+        let order = Order {
+            body: 7,
+            delay_ms: 250,
+            reply: LENGTH_MAX,
+        };
         assert_eq!(Order::decode(&order.encode()), Some(order));
     }
 
@@ -164,7 +178,10 @@ mod tests {
     fn nonsense_is_refused() {
         assert_eq!(Header::decode(&[0; 16]), None);
         assert_eq!(Order::decode(&[0; 16]), None);
-        let greedy = Order { reply: LENGTH_MAX + 1, ..Order::default() };
+        let greedy = Order {
+            reply: LENGTH_MAX + 1,
+            ..Order::default()
+        };
         assert_eq!(Order::decode(&greedy.encode()), None);
     }
 }

@@ -78,10 +78,15 @@ impl Link {
         header: Header,
         totals: Rc<Totals>,
     ) -> Result<Self, Fault> {
-        connection.set_nodelay(true).map_err(|error| Fault::Local(error.to_string()))?;
+        connection
+            .set_nodelay(true)
+            .map_err(|error| Fault::Local(error.to_string()))?;
         let mut tally = Tally::default();
         tally.add(&header.encode());
-        connection.write_all(&header.encode()).await.map_err(Fault::of)?;
+        connection
+            .write_all(&header.encode())
+            .await
+            .map_err(Fault::of)?;
         Ok(Self {
             connection,
             body: Stream::new(header.seed),
@@ -111,7 +116,8 @@ impl Link {
             sent: self.tally.bytes(),
         });
         self.owed += Receipt::LENGTH as u64 + u64::from(order.reply);
-        self.totals.update(|sums| sums.bytes_sent += message.len() as u64);
+        self.totals
+            .update(|sums| sums.bytes_sent += message.len() as u64);
         self.connection.write_all(&message).await.map_err(Fault::of)
     }
 
@@ -131,7 +137,8 @@ impl Link {
             return Err(Fault::Altered(altered));
         }
         self.received += length as u64;
-        self.totals.update(|sums| sums.bytes_received += length as u64);
+        self.totals
+            .update(|sums| sums.bytes_received += length as u64);
         Ok(length)
     }
 

@@ -53,7 +53,12 @@ impl Meter {
     /// Nothing was waited for yet.
     #[must_use]
     pub fn new(moments: Rc<Moments>) -> Self {
-        Self { moments, since: None, baseline_ns: 0, stall_ns: 0 }
+        Self {
+            moments,
+            since: None,
+            baseline_ns: 0,
+            stall_ns: 0,
+        }
     }
 
     /// Counts a wait. It belongs to the time after the mark, with its whole
@@ -61,7 +66,11 @@ impl Meter {
     pub fn waited(&mut self, since_ns: u64, until_ns: u64) {
         let (mark, stop) = (self.moments.mark.get(), self.moments.stop.get());
         let settled = self.moments.settled.get();
-        let until_ns = if stop == 0 { until_ns } else { until_ns.min(stop) };
+        let until_ns = if stop == 0 {
+            until_ns
+        } else {
+            until_ns.min(stop)
+        };
         let longest = match mark {
             1.. if until_ns >= mark => &mut self.stall_ns,
             _ if settled == 0 || since_ns < settled => return,
@@ -101,7 +110,9 @@ mod tests {
             stop: Cell::new(stop),
         });
         let mut meter = Meter::new(moments);
-        waits.iter().for_each(|(since, until)| meter.waited(*since, *until));
+        waits
+            .iter()
+            .for_each(|(since, until)| meter.waited(*since, *until));
         assert_eq!((meter.baseline_ns, meter.stall_ns), expected_ns);
     }
 

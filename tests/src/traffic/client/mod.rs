@@ -103,7 +103,9 @@ pub async fn run(
     commands: mpsc::UnboundedReceiver<Command>,
     report: impl Fn(Report),
 ) -> Result<Summary> {
-    LocalSet::new().run_until(run_local(options, commands, report)).await
+    LocalSet::new()
+        .run_until(run_local(options, commands, report))
+        .await
 }
 
 async fn run_local(
@@ -231,11 +233,15 @@ impl Shared {
             let _turn = self.connecting.acquire().await?;
             let start = monotonic_ns();
             let connection = timeout(CONNECT_LIMIT, self.connect(profile)).await??;
-            self.connect_ns_max.set(self.connect_ns_max.get().max(monotonic_ns() - start));
+            self.connect_ns_max
+                .set(self.connect_ns_max.get().max(monotonic_ns() - start));
             connection
         };
         let local_port = connection.local_addr()?.port();
-        let header = Header { profile: profile as u32, seed };
+        let header = Header {
+            profile: profile as u32,
+            seed,
+        };
         let mut meter = Meter::new(self.moments.clone());
         let opened = Link::open(connection, header, self.totals.clone()).await;
         let mut link = opened.map_err(|fault| anyhow::anyhow!("{fault:?}"))?;
@@ -263,7 +269,11 @@ impl Shared {
 
     async fn connect(&self, profile: Profile) -> io::Result<TcpStream> {
         let server = self.options.server;
-        let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let socket = if server.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
         if profile == Profile::Download && self.options.receive_buffer > 0 {
             // Data that waits in the reader's buffer hides a fault from it: a
             // small one lets the download feel what the network does.
@@ -279,14 +289,25 @@ impl Shared {
         stop: Stop,
     ) -> Result<Connection> {
         let server = self.options.server;
-        let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let any = if server.is_ipv4() {
+            "0.0.0.0:0"
+        } else {
+            "[::]:0"
+        };
         let socket = UdpSocket::bind(any).await?;
         made.send(())?;
         drop(made);
         let mut meter = Meter::new(self.moments.clone());
         let stopped = || profiles::stopped(&stop);
-        let tally =
-            udp::ask(&socket, server, seed, self.options.think, &mut meter, stopped).await?;
+        let tally = udp::ask(
+            &socket,
+            server,
+            seed,
+            self.options.think,
+            &mut meter,
+            stopped,
+        )
+        .await?;
         let (baseline_ms, stall_ms) = meter.longest_ms();
         Ok(Connection {
             local_port: socket.local_addr()?.port(),

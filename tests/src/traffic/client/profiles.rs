@@ -55,7 +55,11 @@ impl Session<'_> {
     async fn request(&mut self) -> Result<(), Fault> {
         while !stopped(&self.stop) {
             let long = self.random.u32(..RESPONSE_LONG_EACH) == 0;
-            let reply_max = if long { RESPONSE_LONG_MAX } else { RESPONSE_SHORT_MAX };
+            let reply_max = if long {
+                RESPONSE_LONG_MAX
+            } else {
+                RESPONSE_SHORT_MAX
+            };
             let order = Order {
                 body: self.random.u32(1..=REQUEST_BODY_MAX),
                 delay_ms: 0,
@@ -104,7 +108,12 @@ impl Session<'_> {
 
     async fn order_ahead(&mut self) -> Result<(), Fault> {
         while self.link.owed() < u64::from(DOWNLOAD_ORDER) {
-            self.link.order(Order { reply: DOWNLOAD_ORDER, ..Order::default() }).await?;
+            self.link
+                .order(Order {
+                    reply: DOWNLOAD_ORDER,
+                    ..Order::default()
+                })
+                .await?;
         }
         Ok(())
     }
@@ -140,8 +149,15 @@ impl Session<'_> {
         while !stopped(&self.stop) {
             let delay_ms = self.random.u32(IDLE_DELAY_MS);
             let reply = self.random.u32(1..=IDLE_REPLY_MAX);
-            self.link.order(Order { body: 0, delay_ms, reply }).await?;
-            self.meter.begin(monotonic_ns() + u64::from(delay_ms) * NS_PER_MS);
+            self.link
+                .order(Order {
+                    body: 0,
+                    delay_ms,
+                    reply,
+                })
+                .await?;
+            self.meter
+                .begin(monotonic_ns() + u64::from(delay_ms) * NS_PER_MS);
             self.link.read_owed().await?;
             self.meter.end();
         }
