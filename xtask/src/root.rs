@@ -1,5 +1,6 @@
 //! Steps that need root: programs in the kernel, namespaces, interfaces.
 
+use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -33,7 +34,17 @@ impl Args {
             .skip(1)
             .map(|arg| command::quote(&arg))
             .collect::<Vec<_>>();
-        Err(Precondition(refusal(&args, why)).into())
+        let path = env::var("PATH").unwrap_or_default();
+        let has_sudo = env::split_paths(&path).any(|dir| dir.join("sudo").is_file());
+        let line = if has_sudo {
+            sudo_line(args)
+        } else {
+            su_line(&args, &path)
+        };
+        Err(Precondition(format!(
+            "this needs root: it {why}. Nothing was done. Type\n\n    {line}\n"
+        ))
+        .into())
     }
 
     /// Whether sudo is to be put in front.
@@ -61,16 +72,23 @@ impl Args {
     }
 }
 
-fn refusal(args: &[String], why: &str) -> String {
-    let mut with_sudo = args.to_vec();
+/// Builds as the user, so that no file of root's is left in the target directory.
+fn sudo_line(mut args: Vec<String>) -> String {
     // Right after the verb: what follows may be meant for another program.
-    with_sudo.insert(args.len().min(1), "--sudo".into());
+    args.insert(args.len().min(1), "--sudo".into());
+    format!("cargo xtask {}", args.join(" "))
+}
+
+/// The user's own cargo and rustup, which are found by PATH and HOME.
+fn su_line(args: &[String], path: &str) -> String {
+    let inner = format!(
+        "env {} cargo xtask {}",
+        command::quote(&format!("PATH={path}")),
+        args.join(" ")
+    );
     format!(
-        "this needs root: it {why}. Nothing was done. Type\n\n    cargo xtask {}\n\n\
-         which builds as you and uses sudo for that step alone, or, where there is no sudo, as root\n\n    \
-         cargo xtask {}",
-        with_sudo.join(" "),
-        args.join(" "),
+        "su --preserve-environment --command {}",
+        command::quote(&inner)
     )
 }
 
@@ -79,16 +97,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_refusal_can_be_typed() {
+    fn what_to_type() {
         let args = ["test", "--", "takeover"].map(str::to_owned);
-        let text = refusal(&args, "makes network namespaces");
-        assert!(
-            text.contains("\n    cargo xtask test --sudo -- takeover\n"),
-            "{text}"
+        assert_eq!(
+            sudo_line(args.to_vec()),
+            "cargo xtask test --sudo -- takeover"
         );
-        assert!(
-            text.ends_with("\n    cargo xtask test -- takeover"),
-            "{text}"
+        assert_eq!(
+            su_line(&args, "/home/u/.cargo/bin:/bin"),
+            "su --preserve-environment --command \
+             'env PATH=/home/u/.cargo/bin:/bin cargo xtask test -- takeover'"
         );
     }
 
