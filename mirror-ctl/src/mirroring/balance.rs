@@ -96,13 +96,13 @@ impl<'a> Level<'a> {
     /// for those which mirror many others. This is one step of iterative proportional fitting
     /// towards mirroring in proportion to weight.
     pub(super) fn shares(&self) -> Vec<u32> {
+        let fair = self.loads.iter().sum::<u64>() as f64 / self.instances.total;
         self.seats
             .iter()
             .map(|seat| {
                 if seat.held == NONE {
                     return 1;
                 }
-                let fair = self.loads.iter().sum::<u64>() as f64 / self.instances.total;
                 let relative = self.relative(seat.held) / fair;
                 ((1024.0 / relative).round() as u32).max(1)
             })
