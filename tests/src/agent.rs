@@ -38,6 +38,8 @@ pub struct InstanceStatus {
     pub changed_ns: u64,
     /// Its share of new flows.
     pub weight: u32,
+    /// The interface that leads to it.
+    pub link: String,
     /// The XDP mode of its link.
     pub xdp_mode: String,
     /// How many flows it is active for.

@@ -9,5 +9,6 @@ pub mod net;
 pub mod netns;
 pub mod process;
 pub mod run;
+pub mod scenario;
 pub mod topology;
 pub mod traffic;

@@ -315,7 +315,7 @@ fn link_prepared(
     addresses: impl Fn(Family) -> (IpAddr, IpAddr) + Sync,
 ) -> Result<()> {
     configure(near.namespace, async |net| net.veth(near, far, MTU).await)?;
-    for (end, other) in [(near, far), (far, near)] {
+    for end in [near, far] {
         end.namespace.run(|| {
             ethtool::set(end.name, Offload::TransmitChecksum, false)?;
             ethtool::set(end.name, Offload::GenericReceive, true)

@@ -88,6 +88,17 @@ impl Client {
         Ok(self.progress)
     }
 
+    /// Waits for the next sums; they come several times a second.
+    pub fn next_progress(&mut self) -> Result<Progress> {
+        self.progress = self.process.line("progress", START_LIMIT, |line| {
+            Ok(match read(line)? {
+                Report::Progress(progress) => Some(progress),
+                _ => None,
+            })
+        })?;
+        Ok(self.progress)
+    }
+
     /// From this time on stalls count as the fault's.
     pub fn mark(&mut self, time_ns: u64) -> Result<()> {
         self.process.send(&format!("mark {time_ns}"))
