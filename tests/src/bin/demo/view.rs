@@ -185,7 +185,7 @@ fn row(instance: &InstanceStatus) -> Row<'_> {
 
 fn summary(outcomes: &[Outcome]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED);
+    table.load_style(UTF8_FULL_CONDENSED);
     table.set_header([
         "scenario",
         "connections",
