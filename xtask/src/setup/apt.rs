@@ -34,14 +34,10 @@ impl Apt {
         Ok(apt)
     }
 
-    /// The suites that the system is configured with, from its own configuration.
+    /// The lists that the system's own configuration names, one URI a line. Not `indextargets`: it knows
+    /// only what has been fetched, which on a fresh machine is nothing.
     pub(super) fn configured(&self) -> Result<String> {
-        command::output(Command::new("apt-get").args([
-            "indextargets",
-            "--format",
-            "$(REPO_URI) $(RELEASE) $(COMPONENT)",
-            "Created-By: Packages",
-        ]))
+        command::output(Command::new("apt-get").args(["update", "--print-uris"]))
     }
 
     /// Fetches the lists of these sources.

@@ -106,23 +106,36 @@ pub(super) fn debian_keyring_in(dir: &Path) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Lines of `URI suite component`. Other vendors' repositories and security suites do not have it.
+/// From lines of `'URI/dists/SUITE/COMPONENT/binary-ARCH/Packages.xz' FILE SIZE`. Other vendors' repositories
+/// and security suites do not have it.
 pub(super) fn parse_configured(text: &str) -> Vec<Source> {
-    text.lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace().map(str::to_owned);
-            let (uri, suite, component) = (words.next()?, words.next()?, words.next()?);
-            let path = uri.trim_end_matches('/');
-            let archive = ["/debian", "/ubuntu", "/ubuntu-ports"]
-                .iter()
-                .any(|end| path.ends_with(end));
-            (archive && !suite.ends_with("-security")).then_some(Source {
-                uri,
-                suite,
-                component,
-            })
-        })
-        .collect()
+    let mut sources = Vec::new();
+    for source in text.lines().filter_map(parse_list_uri) {
+        // One line for each architecture.
+        if !sources.contains(&source) {
+            sources.push(source);
+        }
+    }
+    sources
+}
+
+fn parse_list_uri(line: &str) -> Option<Source> {
+    let (uri, path) = line
+        .strip_prefix('\'')?
+        .split_once('\'')?
+        .0
+        .split_once("/dists/")?;
+    let archive = ["/debian", "/ubuntu", "/ubuntu-ports"]
+        .iter()
+        .any(|end| uri.ends_with(end));
+    let (suite, rest) = path.split_once('/')?;
+    let (component, list) = rest.split_once('/')?;
+    let wanted = archive && !suite.ends_with("-security") && list.starts_with("binary-");
+    wanted.then(|| Source {
+        uri: uri.to_owned(),
+        suite: suite.to_owned(),
+        component: component.to_owned(),
+    })
 }
 
 /// What to ask, in this order. The configured mirror is preferred to the general one, because it is
@@ -131,7 +144,7 @@ pub(super) fn stages(distribution: Distribution, configured: &[Source]) -> Vec<S
     let is_debian = distribution == Distribution::Debian;
     let mirror = configured
         .iter()
-        .map(|source| source.uri.trim_end_matches('/'))
+        .map(|source| source.uri.as_str())
         .find(|uri| is_debian && uri.ends_with("/debian"));
     let mut mirrors = vec![mirror.unwrap_or(DEBIAN_MIRROR)];
     if mirrors[0] != DEBIAN_MIRROR {
@@ -229,9 +242,13 @@ mod tests {
     #[test]
     fn debian_asks_backports_of_its_own_mirror_first() {
         let configured = parse_configured(
-            "http://mirror.local/debian/ bookworm main\n\
-             http://deb.debian.org/debian-security/ bookworm-security main\n\
-             https://packages.cloud.google.com/apt/ cloud-sdk-bookworm main\n",
+            "'http://mirror.local/debian/dists/bookworm/InRelease' x 0 \n\
+             'http://mirror.local/debian/dists/bookworm/main/binary-amd64/Packages.xz' x 0 \n\
+             'http://mirror.local/debian/dists/bookworm/main/binary-all/Packages.xz' x 0 \n\
+             'http://mirror.local/debian/dists/bookworm/main/dep11/Components-amd64.yml.xz' x 0 \n\
+             'http://d.org/debian-security/dists/bookworm-security/main/binary-all/Packages.xz' x 0\n\
+             'https://packages.cloud.google.com/apt/dists/sdk/main/binary-all/Packages' x 0 \n\
+             Reading package lists...\n",
         );
         assert_eq!(configured.len(), 1);
         let stages = stages(Distribution::Debian, &configured);
@@ -259,14 +276,14 @@ mod tests {
     #[test]
     fn ubuntu_asks_its_own_suites_first() {
         let configured = parse_configured(
-            "http://archive.ubuntu.com/ubuntu/ noble-updates universe\n\
-             http://security.ubuntu.com/ubuntu/ noble-security universe\n",
+            "'http://archive.ubuntu.com/ubuntu/dists/noble-updates/universe/binary-all/Packages.xz' x 0\n\
+             'http://security.ubuntu.com/ubuntu/dists/noble-security/main/binary-all/Packages.xz' x 0\n",
         );
         let stages = stages(Distribution::Ubuntu, &configured);
         assert_eq!(stages[0].signed_by, Distribution::Ubuntu);
         assert_eq!(
             stages[0].render(Path::new("/k.gpg")),
-            "deb [signed-by=/k.gpg] http://archive.ubuntu.com/ubuntu/ noble-updates universe\n"
+            "deb [signed-by=/k.gpg] http://archive.ubuntu.com/ubuntu noble-updates universe\n"
         );
         assert_eq!(
             stages[1].what,
