@@ -1,1 +1,14 @@
-//! Agent and command line.
+//! Agent and command line: everything that decides, and the one module that talks to the kernel.
+#![deny(unsafe_code)]
+
+pub mod clock;
+pub mod config;
+pub mod dataplane;
+pub mod mirroring;
+pub mod netlink;
+pub mod routing;
+
+/// The API's socket unless the configuration says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/mirror/agent.sock";
+/// Where state is pinned unless the configuration says otherwise.
+pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/mirror";

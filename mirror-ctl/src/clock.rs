@@ -1,0 +1,23 @@
+//! The clock of the dataplane. Decisions never read it: they get the time as a number.
+
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+/// `CLOCK_MONOTONIC` in nanoseconds: what the programs' `bpf_ktime_get_ns` is.
+pub fn now_ns() -> u64 {
+    // The call cannot fail for this clock.
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map(|time| Duration::from(time).as_nanos() as u64)
+        .unwrap_or(0)
+}
+
+/// Nanoseconds as the dataplane's wrapping milliseconds.
+pub const fn ms(ns: u64) -> u32 {
+    (ns / 1_000_000) as u32
+}
+
+/// Nanoseconds as the dataplane's seconds.
+pub const fn seconds(ns: u64) -> u32 {
+    (ns / 1_000_000_000) as u32
+}

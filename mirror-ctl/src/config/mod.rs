@@ -1,0 +1,282 @@
+//! The agent's configuration: what a file says, validated as a whole, so that the rest of the
+//! agent never meets a name that does not exist or a number out of range.
+
+mod error;
+mod parse;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt, fs,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use serde::Serialize;
+
+pub use error::{ConfigError, Finding};
+
+/// Longest name of an instance, a VNI or a failure domain: names are map keys too.
+pub const NAME_BYTES_MAX: usize = 48;
+
+/// A valid configuration.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    /// The agent itself.
+    pub agent: Agent,
+    /// Detection of failures.
+    pub detect: Detect,
+    /// XDP modes by interface.
+    pub interfaces: Vec<Interface>,
+    /// The compute instances.
+    pub instances: Vec<Instance>,
+    /// The virtual network interfaces.
+    pub vnis: Vec<Vni>,
+}
+
+impl Config {
+    /// Reads and validates a file.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(file).map_err(|source| ConfigError::Read {
+            file: file.to_owned(),
+            source,
+        })?;
+        Self::parse(file, &text)
+    }
+
+    /// Validates the text of `file`; reports everything that is wrong with it.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        parse::config(text).map_err(|findings| ConfigError::Invalid {
+            file: file.to_owned(),
+            findings,
+        })
+    }
+
+    /// The mode that was asked for on an interface.
+    pub fn mode(&self, interface: &str) -> Mode {
+        self.interfaces
+            .iter()
+            .find(|entry| entry.name == interface)
+            .map_or(Mode::Auto, |entry| entry.mode)
+    }
+
+    /// Every interface that carries a program, with its role; VNI interfaces last, because that
+    /// is the order in which they are attached.
+    pub fn ports(&self) -> Vec<(String, Role)> {
+        let links = self
+            .instances
+            .iter()
+            .map(|instance| (instance.link.clone(), Role::InstanceLink));
+        let mut ports: Vec<_> = links.collect();
+        for interface in self.vnis.iter().flat_map(|vni| &vni.interfaces) {
+            if !ports.iter().any(|(name, _)| name == interface) {
+                ports.push((interface.clone(), Role::VniInterface));
+            }
+        }
+        ports
+    }
+}
+
+/// Which program an interface carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Client traffic of a VNI arrives there.
+    VniInterface,
+    /// It leads to an instance.
+    InstanceLink,
+}
+
+impl Role {
+    /// The role's name in tables and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::VniInterface => "vni",
+            Self::InstanceLink => "link",
+        }
+    }
+}
+
+/// `[agent]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Agent {
+    /// The API's Unix socket.
+    pub socket: PathBuf,
+    /// Where maps, programs and links are pinned.
+    pub pin_dir: PathBuf,
+}
+
+/// `[detect]`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Detect {
+    /// How often the dataplane's evidence is read.
+    pub poll_ms: u32,
+    /// An instance that owes an answer for so long, while others answer, is taken to be dead.
+    pub silent_ms: u32,
+}
+
+/// `[[interface]]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// How programs are attached to it.
+    pub mode: Mode,
+}
+
+/// How XDP programs are attached to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Natively if the driver can, else generically.
+    Auto,
+    /// By the driver or not at all.
+    Native,
+    /// By the network stack.
+    Generic,
+}
+
+/// `[[instance]]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Instance {
+    /// Its name.
+    pub name: String,
+    /// The interface that leads to it.
+    pub link: String,
+    /// Its hardware address; resolved from `address` when absent.
+    pub mac: Option<Mac>,
+    /// Its address on the link.
+    pub address: Option<IpAddr>,
+    /// Its share of new flows.
+    pub weight: u32,
+    /// Its health score until a prediction engine supplies one.
+    pub score: f64,
+    /// What it shares its fate with.
+    pub domain: Option<String>,
+    /// A probe of its service.
+    pub probe: Option<Probe>,
+}
+
+/// `[instance.probe]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Probe {
+    /// Where a TCP connection must succeed.
+    pub tcp: SocketAddr,
+    /// How often it is tried.
+    pub interval_ms: u32,
+    /// How long one try may take.
+    pub timeout_ms: u32,
+    /// Failures in a row that make the instance dead.
+    pub fall: u32,
+    /// Successes in a row that make it alive again.
+    pub rise: u32,
+}
+
+/// `[[vni]]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Vni {
+    /// Its name.
+    pub name: String,
+    /// The addresses that clients use.
+    pub addresses: Vec<IpAddr>,
+    /// Where client traffic arrives.
+    pub interfaces: Vec<String>,
+    /// Names of the instances that serve it.
+    pub instances: Vec<String>,
+    /// Mirrors of each flow.
+    pub mirrors: usize,
+    /// What the client is told to be received.
+    pub ack: Ack,
+    /// Whose close counts.
+    pub close: Close,
+    /// What becomes of a flow without a live replica.
+    pub on_loss: OnLoss,
+    /// A mirror further behind goes cold.
+    pub lag_bytes_max: u32,
+    /// A mirror behind for longer goes cold.
+    pub lag_ms_max: u32,
+    /// How long a SYN-ACK may be held for the mirrors'.
+    pub handshake_ms: u32,
+    /// An established flow that is idle for longer is forgotten.
+    pub idle_s: u32,
+    /// Whether the agent adds the addresses to the VNI interfaces.
+    pub announce: bool,
+}
+
+/// What the client is told to be received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ack {
+    /// What the active replica and every warm mirror have.
+    SemiSync,
+    /// What the active replica has.
+    Async,
+}
+
+/// Whose FIN or RST counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Close {
+    /// That of the active replica when a warm mirror made it too.
+    Vote,
+    /// That of the active replica.
+    Trust,
+}
+
+/// What becomes of a flow without a live replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnLoss {
+    /// Its client is answered with a reset.
+    Reset,
+    /// It is left alone.
+    Leave,
+}
+
+/// A hardware address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Mac(pub [u8; 6]);
+
+impl FromStr for Mac {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a hardware address such as \"02:00:00:00:01:02\"");
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| part.len() == 2);
+            *byte = part
+                .and_then(|part| u8::from_str_radix(part, 16).ok())
+                .ok_or_else(wrong)?;
+        }
+        if parts.next().is_some() {
+            return Err(wrong());
+        }
+        if bytes[0] & 1 != 0 || bytes == [0; 6] {
+            return Err(format!("{text:?} is not the address of one host"));
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Mac {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}

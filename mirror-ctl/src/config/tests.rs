@@ -1,0 +1,184 @@
+//! Wrong files and what is said about them.
+
+use std::path::Path;
+
+use super::{Ack, Config, Mode};
+
+const GOOD: &str = r#"
+[agent]
+socket = "/run/mirror/agent.sock"
+[[interface]]
+name = "c0"
+mode = "generic"
+[[instance]]
+name = "a"
+link = "ia"
+mac = "02:00:00:00:01:02"
+[instance.probe]
+tcp = "10.66.1.2:7000"
+[[instance]]
+name = "b"
+link = "ib"
+address = "10.66.2.2"
+[[vni]]
+name = "web"
+addresses = ["10.77.0.100", "fd77::100"]
+interfaces = ["c0"]
+ack = "async"
+"#;
+
+#[track_caller]
+fn check(text: &str, expected: &str) {
+    let error = Config::parse(Path::new("mirror.toml"), text).expect_err("must be refused");
+    assert_eq!(error.to_string(), expected);
+}
+
+/// The good file with one line replaced.
+#[track_caller]
+fn check_with(from: &str, to: &str, expected: &str) {
+    assert!(GOOD.contains(from), "{from}");
+    check(&GOOD.replacen(from, to, 1), expected);
+}
+
+#[test]
+fn a_good_file_has_defaults() {
+    let config = Config::parse(Path::new("mirror.toml"), GOOD).unwrap();
+    assert_eq!(config.mode("c0"), Mode::Generic);
+    assert_eq!(config.mode("ia"), Mode::Auto);
+    assert_eq!(config.detect.silent_ms, 80);
+    let vni = &config.vnis[0];
+    assert_eq!(vni.instances, ["a", "b"]);
+    assert_eq!((vni.mirrors, vni.ack, vni.announce), (1, Ack::Async, true));
+    assert_eq!(config.instances[0].probe.as_ref().unwrap().rise, 3);
+    assert_eq!(
+        config
+            .ports()
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect::<Vec<_>>(),
+        ["ia", "ib", "c0"]
+    );
+}
+
+#[test]
+fn links_are_not_shared() {
+    check_with(
+        r#"link = "ib""#,
+        r#"link = "ia""#,
+        "mirror.toml:15: instance \"b\": link \"ia\" is used by instance \"a\" too",
+    );
+}
+
+#[test]
+fn names_are_known_and_differ() {
+    check_with(
+        r#"name = "b""#,
+        r#"name = "a""#,
+        "mirror.toml:14: instance \"a\": the name is used in line 8 too",
+    );
+    check_with(
+        r#"ack = "async""#,
+        r#"instances = ["a", "x", "b"]"#,
+        "mirror.toml:21: vni \"web\": there is no instance \"x\"",
+    );
+}
+
+#[test]
+fn addresses_are_one_vnis() {
+    check_with(
+        r#""fd77::100""#,
+        r#""10.77.0.100""#,
+        "mirror.toml:19: vni \"web\": addresses names \"10.77.0.100\" twice",
+    );
+    check_with(
+        r#""fd77::100""#,
+        r#""::ffff:10.77.0.100""#,
+        "mirror.toml:19: vni \"web\": address 10.77.0.100 is named twice",
+    );
+    check_with(
+        "ack = \"async\"\n",
+        "[[vni]]\nname = \"x\"\naddresses = [\"10.77.0.100\"]\ninterfaces = [\"c0\"]\n",
+        "mirror.toml:23: vni \"x\": address 10.77.0.100 is an address of vni \"web\" too",
+    );
+}
+
+#[test]
+fn an_interface_has_one_role() {
+    check_with(
+        r#"interfaces = ["c0"]"#,
+        r#"interfaces = ["ia"]"#,
+        "mirror.toml:20: vni \"web\": interface \"ia\" is the link of instance \"a\": \
+         one interface cannot be both",
+    );
+}
+
+#[test]
+fn instances_can_be_reached() {
+    check_with(
+        "address = \"10.66.2.2\"\n",
+        "",
+        "mirror.toml:13: instance \"b\": neither mac nor address is given",
+    );
+    check_with(
+        "02:00:00:00:01:02",
+        "02:00:00:00:01",
+        "mirror.toml:10: instance \"a\": mac: \"02:00:00:00:01\" is not a hardware address \
+         such as \"02:00:00:00:01:02\"",
+    );
+    check_with(
+        "02:00:00:00:01:02",
+        "03:00:00:00:01:02",
+        "mirror.toml:10: instance \"a\": mac: \"03:00:00:00:01:02\" is not the address of one host",
+    );
+}
+
+#[test]
+fn numbers_have_ranges() {
+    check_with(
+        r#"ack = "async""#,
+        "mirrors = 2",
+        "mirror.toml:21: vni \"web\": mirrors = 2 needs 3 instances and there are 2",
+    );
+    check_with(
+        r#"ack = "async""#,
+        "mirrors = 4",
+        "mirror.toml:21: vni \"web\": mirrors must be 0 to 3, not 4",
+    );
+    check_with(
+        r#"link = "ia""#,
+        "link = \"ia\"\nweight = -1\nscore = 1.5",
+        "mirror.toml:10: instance \"a\": weight must be 0 to 1000, not -1\n\
+         mirror.toml:11: instance \"a\": score must be 0.0 to 1.0, not 1.5",
+    );
+    check_with(
+        "[agent]",
+        "[detect]\npoll_ms = 50\n[agent]",
+        "mirror.toml:2: detect: silent_ms (80) must be at least four times poll_ms (50)",
+    );
+}
+
+#[test]
+fn unknown_keys_and_wrong_types_are_told_together() {
+    check(
+        "[agent]\nsokcet = \"/x\"\nsocket = 5\n[[vni]]\nname = \"v\"\n[other]\n",
+        "mirror.toml:2: agent: unknown key \"sokcet\" (known: pin_dir, socket)\n\
+         mirror.toml:3: agent: socket must be a string, not integer\n\
+         mirror.toml:4: vni \"v\": addresses is missing\n\
+         mirror.toml:4: vni \"v\": interfaces is missing\n\
+         mirror.toml:4: vni \"v\": there is no [[instance]] to serve it\n\
+         mirror.toml:6: unknown key \"other\" (known: agent, detect, instance, interface, vni)",
+    );
+    check_with(
+        r#"ack = "async""#,
+        r#"ack = "sync""#,
+        "mirror.toml:21: vni \"web\": ack must be \"semi-sync\" or \"async\", not \"sync\"",
+    );
+}
+
+#[test]
+fn syntax_errors_have_a_line() {
+    check(
+        "[agent]\nsocket = \n",
+        "mirror.toml:2: string values must be quoted, expected literal string",
+    );
+}

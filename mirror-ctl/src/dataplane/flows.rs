@@ -1,0 +1,166 @@
+//! The flow tables: walked in bounded slices, entries deleted one by one.
+
+use std::ops::ControlFlow;
+
+use aya::maps::MapError;
+use mirror_common::{
+    flow::{Flow, FlowKey, TcpFlow},
+    tcp::TcpSync,
+};
+
+use super::{
+    DataplaneError, Maps,
+    error::{MapContext, PathContext},
+    maps::absent_is_fine,
+    sys::Walk,
+};
+
+/// Entries read by one call: about 0.1 ms, so that a walk never holds a CPU for long.
+const SLICE: usize = 512;
+
+/// Which flow table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FlowTable {
+    /// TCP, handshake not complete.
+    HalfOpen,
+    /// Established TCP with mirrors.
+    Mirrored,
+    /// Established TCP without.
+    Unmirrored,
+    /// UDP and ICMP echo.
+    Datagram,
+}
+
+impl FlowTable {
+    /// In the order of a flow's life: one that moves on during a walk is met at least once.
+    pub const ALL: [Self; 4] = [
+        Self::HalfOpen,
+        Self::Mirrored,
+        Self::Unmirrored,
+        Self::Datagram,
+    ];
+}
+
+/// One entry of a flow table.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Where it is.
+    pub table: FlowTable,
+    /// Its name.
+    pub key: &'a FlowKey,
+    /// What is kept of every flow.
+    pub flow: &'a Flow,
+    /// What keeps its replicas in step.
+    pub sync: Option<&'a TcpSync>,
+}
+
+impl Maps {
+    /// Walks all flow tables. `between` runs after each slice (to pause, or to
+    /// end the walk).
+    pub fn walk_flows(
+        &self,
+        mut each: impl FnMut(Entry<'_>) -> ControlFlow<()>,
+        mut between: impl FnMut() -> ControlFlow<()>,
+    ) -> Result<(), DataplaneError> {
+        for table in FlowTable::ALL {
+            let flow = match table {
+                FlowTable::HalfOpen | FlowTable::Mirrored => {
+                    self.walk_tcp(table, &mut each, &mut between)?
+                }
+                FlowTable::Unmirrored | FlowTable::Datagram => {
+                    self.walk_plain(table, &mut each, &mut between)?
+                }
+            };
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn walk_tcp(
+        &self,
+        table: FlowTable,
+        each: &mut impl FnMut(Entry<'_>) -> ControlFlow<()>,
+        between: &mut impl FnMut() -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, DataplaneError> {
+        let (name, map) = match table {
+            FlowTable::HalfOpen => ("HALF_OPEN", &self.descriptors.half_open),
+            _ => ("MIRRORED_FLOWS", &self.descriptors.mirrored_flows),
+        };
+        let mut walk = Walk::<FlowKey, TcpFlow>::new(SLICE);
+        while let Some((keys, values)) = walk.next(map.fd()).path("read map", name)? {
+            for (key, value) in keys.iter().zip(values) {
+                let entry = Entry {
+                    table,
+                    key,
+                    flow: &value.flow,
+                    sync: Some(&value.sync),
+                };
+                if each(entry).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            if between().is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn walk_plain(
+        &self,
+        table: FlowTable,
+        each: &mut impl FnMut(Entry<'_>) -> ControlFlow<()>,
+        between: &mut impl FnMut() -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, DataplaneError> {
+        let (name, map) = match table {
+            FlowTable::Datagram => ("DATAGRAM_FLOWS", &self.descriptors.datagram_flows),
+            _ => ("FLOWS", &self.descriptors.flows),
+        };
+        let mut walk = Walk::<FlowKey, Flow>::new(SLICE);
+        while let Some((keys, values)) = walk.next(map.fd()).path("read map", name)? {
+            for (key, flow) in keys.iter().zip(values) {
+                let entry = Entry {
+                    table,
+                    key,
+                    flow,
+                    sync: None,
+                };
+                if each(entry).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            if between().is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// One flow as it is now.
+    pub fn flow(&self, table: FlowTable, key: &FlowKey) -> Result<Option<Flow>, DataplaneError> {
+        let found = match table {
+            FlowTable::HalfOpen => self.half_open.get(key, 0).map(|value| value.flow),
+            FlowTable::Mirrored => self.mirrored_flows.get(key, 0).map(|value| value.flow),
+            FlowTable::Unmirrored => self.flows.get(key, 0),
+            FlowTable::Datagram => self.datagram_flows.get(key, 0),
+        };
+        match found {
+            Ok(flow) => Ok(Some(flow)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error).on_map("flow table", "read"),
+        }
+    }
+
+    /// Forgets a flow.
+    pub fn delete_flow(&mut self, table: FlowTable, key: &FlowKey) -> Result<(), DataplaneError> {
+        let result = match table {
+            FlowTable::HalfOpen => self.half_open.remove(key),
+            FlowTable::Mirrored => self.mirrored_flows.remove(key),
+            FlowTable::Unmirrored => self.flows.remove(key),
+            FlowTable::Datagram => self.datagram_flows.remove(key),
+        };
+        absent_is_fine(result).on_map("flow table", "delete from")
+    }
+}

@@ -1,0 +1,224 @@
+//! Whether this machine can run the programs, and what is prepared before they are loaded.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sys::{
+        resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
+        statfs::{BPF_FS_MAGIC, statfs},
+        utsname::uname,
+    },
+};
+use tracing::{info, warn};
+
+use super::{DataplaneError, error::PathContext};
+
+/// The first kernel that has everything the programs use, and what it brought.
+const KERNEL_MIN: (u32, u32) = (5, 18);
+const KERNEL_FEATURE: &str = "XDP broadcast redirect to devmap programs with fragments";
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// Checks all that must be so before anything is loaded.
+pub(super) fn check() -> Result<(), DataplaneError> {
+    capabilities(&fs::read_to_string("/proc/self/status").path("read", "/proc/self/status")?)?;
+    let release = uname().map(|name| name.release().to_string_lossy().into_owned());
+    kernel(&release.unwrap_or_default())?;
+    if !Path::new(BTF).exists() {
+        return Err(DataplaneError::NoBtf { path: BTF });
+    }
+    Ok(())
+}
+
+/// Reads the effective capabilities from the text of `/proc/self/status`.
+fn capabilities(status: &str) -> Result<(), DataplaneError> {
+    // capability.h; CAP_PERFMON lets the verifier trust pointer arithmetic.
+    const NEEDED: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
+    const CAP_SYS_ADMIN: u32 = 21;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    let has = |bit: u32| effective.unwrap_or(0) >> bit & 1 == 1;
+    let missing: Vec<_> = NEEDED
+        .into_iter()
+        // CAP_SYS_ADMIN includes the two that were split off from it in 5.8.
+        .filter(|&(bit, _)| !(has(bit) || bit > CAP_SYS_ADMIN && has(CAP_SYS_ADMIN)))
+        .map(|(_, name)| name)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(DataplaneError::Capabilities {
+        capabilities: missing.join(", "),
+    })
+}
+
+fn kernel(release: &str) -> Result<(), DataplaneError> {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse::<u32>().unwrap_or(0));
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if found >= KERNEL_MIN {
+        return Ok(());
+    }
+    Err(DataplaneError::Kernel {
+        found: release.to_owned(),
+        needed: format!("{}.{}", KERNEL_MIN.0, KERNEL_MIN.1),
+        feature: KERNEL_FEATURE,
+    })
+}
+
+/// Raises the limits that a large dataplane meets: locked memory (kernels before 5.11 charge maps
+/// to it) and open files (a descriptor for each inner map that is being filled).
+pub(super) fn raise_limits() {
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        warn!("RLIMIT_MEMLOCK cannot be raised ({error}); old kernels may refuse large maps");
+    }
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        warn!("RLIMIT_NOFILE cannot be raised: {error}");
+    }
+}
+
+/// Makes the pin directory, on a bpffs that is mounted if need be.
+pub(super) fn prepare_pin_dir(pin_dir: &Path) -> Result<(), DataplaneError> {
+    if !on_bpffs(pin_dir) && pin_dir.starts_with(BPFFS) {
+        mount_bpffs(pin_dir)?;
+    }
+    fs::create_dir_all(pin_dir).path("create", pin_dir)?;
+    if !on_bpffs(pin_dir) {
+        return Err(DataplaneError::Mount {
+            path: pin_dir.to_owned(),
+            source: io::Error::other("it is on another file system"),
+        });
+    }
+    Ok(())
+}
+
+/// Whether the path, or what exists of it, is on a bpffs.
+pub(super) fn on_bpffs(path: &Path) -> bool {
+    let existing = path.ancestors().find(|path| path.exists());
+    existing
+        .and_then(|path| statfs(path).ok())
+        .is_some_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC)
+}
+
+fn mount_bpffs(pin_dir: &Path) -> Result<(), DataplaneError> {
+    let mounted = fs::create_dir_all(BPFFS).and_then(|()| {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        Ok(mount(
+            Some("bpf"),
+            BPFFS,
+            Some("bpf"),
+            flags,
+            Some("mode=0700"),
+        )?)
+    });
+    mounted.map_err(|source| DataplaneError::Mount {
+        path: pin_dir.to_owned(),
+        source,
+    })?;
+    info!("mounted bpffs at {BPFFS}");
+    Ok(())
+}
+
+/// Where things are pinned.
+#[derive(Clone, Debug)]
+pub(super) struct Pins {
+    pub(super) dir: PathBuf,
+}
+
+impl Pins {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+        }
+    }
+
+    pub(super) fn maps(&self) -> PathBuf {
+        self.dir.join("maps")
+    }
+
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(name)
+    }
+
+    pub(super) fn programs(&self) -> PathBuf {
+        self.dir.join("programs")
+    }
+
+    pub(super) fn links(&self) -> PathBuf {
+        self.dir.join("links")
+    }
+
+    /// By number: a bpffs takes no dots in names, and VLAN interfaces have them.
+    pub(super) fn link(&self, ifindex: u32) -> PathBuf {
+        self.links().join(ifindex.to_string())
+    }
+
+    /// Makes the directories.
+    pub(super) fn create(&self) -> Result<(), DataplaneError> {
+        for dir in [self.maps(), self.programs(), self.links()] {
+            fs::create_dir_all(&dir).path("create", &dir)?;
+        }
+        Ok(())
+    }
+
+    /// The interface numbers of all pinned links.
+    pub(super) fn linked(&self) -> Vec<u32> {
+        let Ok(entries) = fs::read_dir(self.links()) else {
+            return Vec::new();
+        };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.filter_map(|name| name.parse().ok()).collect()
+    }
+
+    /// Removes everything: links first, so that no program runs without its maps' pins.
+    pub(super) fn remove(&self) -> Result<(), DataplaneError> {
+        for dir in [self.links(), self.programs(), self.maps()] {
+            let entries = match fs::read_dir(&dir) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).path("read", &dir),
+            };
+            for entry in entries.filter_map(Result::ok) {
+                fs::remove_file(entry.path()).path("remove", entry.path())?;
+            }
+            fs::remove_dir(&dir).path("remove", &dir)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        let all = "Name:\tx\nCapEff:\t000001ffffffffff\n";
+        assert!(capabilities(all).is_ok());
+        // CAP_SYS_ADMIN and CAP_NET_ADMIN only: as before 5.8.
+        assert!(capabilities("CapEff:\t0000000000201000\n").is_ok());
+        let none = capabilities("CapEff:\t0000000000000000\n").unwrap_err();
+        assert_eq!(
+            none.to_string(),
+            "missing CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF: run as root, or with these \
+             capabilities (e.g. AmbientCapabilities= of the service)"
+        );
+    }
+
+    #[test]
+    fn old_kernels_are_refused() {
+        for release in ["5.18.0", "6.1.0-13-amd64", "6.18", "10.0"] {
+            assert!(kernel(release).is_ok(), "{release}");
+        }
+        for release in ["5.17.9", "4.19.0", "", "x"] {
+            assert!(kernel(release).is_err(), "{release}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The pinned maps by their types: single entries of instances, VNIs, links and counters.
+
+use std::net::IpAddr;
+
+use aya::maps::{
+    Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray,
+};
+use mirror_common::{
+    flow::{Address, Flow, FlowKey, TcpFlow, ipv4, is_ipv4},
+    instance::{Instance, Vitals},
+    reason::Reason,
+    replica_set::ReplicaSet,
+    vni::{Vni, VniKey},
+};
+
+use super::{DataplaneError, error::MapContext, host::Pins, register::Register};
+
+/// Handles of all maps. Each thread that needs some opens its own.
+pub struct Maps {
+    pub(super) vnis: HashMap<MapData, VniKey, Vni>,
+    pub(super) steering: ArrayOfMaps<MapData, Array<MapData, u32>>,
+    pub(super) sets: Array<MapData, ReplicaSet>,
+    pub(super) set_ports: ArrayOfMaps<MapData, DevMap<MapData>>,
+    pub(super) ports: DevMapHash<MapData>,
+    instances: Array<MapData, Instance>,
+    vitals: Array<MapData, Vitals>,
+    links: HashMap<MapData, u32, u32>,
+    pub(super) flows: HashMap<MapData, FlowKey, Flow>,
+    pub(super) mirrored_flows: HashMap<MapData, FlowKey, TcpFlow>,
+    pub(super) half_open: HashMap<MapData, FlowKey, TcpFlow>,
+    pub(super) datagram_flows: HashMap<MapData, FlowKey, Flow>,
+    pub(super) descriptors: Descriptors,
+    counters: PerCpuArray<MapData, u64>,
+    /// Names and numbers.
+    pub register: Register,
+}
+
+/// Some maps once more, for calls that aya has no wrapper for.
+pub(super) struct Descriptors {
+    pub(super) steering: MapData,
+    pub(super) set_ports: MapData,
+    pub(super) flows: MapData,
+    pub(super) mirrored_flows: MapData,
+    pub(super) half_open: MapData,
+    pub(super) datagram_flows: MapData,
+}
+
+/// Opens a pinned map as its type.
+pub(super) fn open_map<M>(pins: &Pins, name: &'static str) -> Result<M, DataplaneError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let data = open_data(pins, name)?;
+    Map::from_map_data(data)
+        .and_then(M::try_from)
+        .on_map(name, "open as its type")
+}
+
+pub(super) fn open_data(pins: &Pins, name: &'static str) -> Result<MapData, DataplaneError> {
+    MapData::from_pin(pins.map(name)).on_map(name, "open")
+}
+
+impl Maps {
+    pub(super) fn open(pins: &Pins) -> Result<Self, DataplaneError> {
+        Ok(Self {
+            vnis: open_map(pins, "VNIS")?,
+            steering: open_map(pins, "STEERING")?,
+            sets: open_map(pins, "SETS")?,
+            set_ports: open_map(pins, "SET_PORTS")?,
+            ports: open_map(pins, "PORTS")?,
+            instances: open_map(pins, "INSTANCES")?,
+            vitals: open_map(pins, "VITALS")?,
+            links: open_map(pins, "LINKS")?,
+            flows: open_map(pins, "FLOWS")?,
+            mirrored_flows: open_map(pins, "MIRRORED_FLOWS")?,
+            half_open: open_map(pins, "HALF_OPEN")?,
+            datagram_flows: open_map(pins, "DATAGRAM_FLOWS")?,
+            descriptors: Descriptors {
+                steering: open_data(pins, "STEERING")?,
+                set_ports: open_data(pins, "SET_PORTS")?,
+                flows: open_data(pins, "FLOWS")?,
+                mirrored_flows: open_data(pins, "MIRRORED_FLOWS")?,
+                half_open: open_data(pins, "HALF_OPEN")?,
+                datagram_flows: open_data(pins, "DATAGRAM_FLOWS")?,
+            },
+            counters: open_map(pins, "COUNTERS")?,
+            register: Register::open(pins)?,
+        })
+    }
+
+    /// One entry of the instance table.
+    pub fn instance(&self, number: u32) -> Result<Instance, DataplaneError> {
+        self.instances.get(&number, 0).on_map("INSTANCES", "read")
+    }
+
+    /// Writes an instance: the one write that takes it out, or back in.
+    pub fn set_instance(&mut self, number: u32, instance: Instance) -> Result<(), DataplaneError> {
+        self.instances
+            .set(number, instance, 0)
+            .on_map("INSTANCES", "write")
+    }
+
+    /// What the dataplane noticed of an instance.
+    pub fn vitals(&self, number: u32) -> Result<Vitals, DataplaneError> {
+        self.vitals.get(&number, 0).on_map("VITALS", "read")
+    }
+
+    /// Says which instance an interface leads to.
+    pub fn set_link(&mut self, ifindex: u32, instance: u32) -> Result<(), DataplaneError> {
+        self.links
+            .insert(ifindex, instance, 0)
+            .on_map("LINKS", "write")
+    }
+
+    /// Forgets the interfaces that `keep` does not want.
+    pub fn retain_links(&mut self, keep: impl Fn(u32) -> bool) -> Result<(), DataplaneError> {
+        let keys: Result<Vec<u32>, _> = self.links.keys().collect();
+        for ifindex in keys.on_map("LINKS", "read")? {
+            if !keep(ifindex) {
+                absent_is_fine(self.links.remove(&ifindex)).on_map("LINKS", "delete from")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All VNI addresses.
+    pub fn vnis(&self) -> Result<Vec<(IpAddr, Vni)>, DataplaneError> {
+        let entries: Result<Vec<_>, _> = self.vnis.iter().collect();
+        let entries = entries.on_map("VNIS", "read")?;
+        Ok(entries
+            .into_iter()
+            .map(|(key, vni)| (address_from(&key.address), vni))
+            .collect())
+    }
+
+    /// Writes what the dataplane needs to know of a VNI address.
+    pub fn set_vni(&mut self, address: IpAddr, vni: Vni) -> Result<(), DataplaneError> {
+        let key = VniKey {
+            address: address_to(address),
+        };
+        self.vnis.insert(key, vni, 0).on_map("VNIS", "write")
+    }
+
+    /// Takes a VNI address out of service.
+    pub fn remove_vni(&mut self, address: IpAddr) -> Result<(), DataplaneError> {
+        let key = VniKey {
+            address: address_to(address),
+        };
+        absent_is_fine(self.vnis.remove(&key)).on_map("VNIS", "delete from")
+    }
+
+    /// The counters by reason, over all CPUs, those that are not zero.
+    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, DataplaneError> {
+        let mut counters = Vec::new();
+        for reason in Reason::ALL {
+            let values = self
+                .counters
+                .get(&(*reason as u32), 0)
+                .on_map("COUNTERS", "read")?;
+            let sum: u64 = values.iter().sum();
+            if sum > 0 {
+                counters.push((reason.name(), sum));
+            }
+        }
+        Ok(counters)
+    }
+}
+
+/// Deleting what is not there is not an error.
+pub(super) fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// An address as the dataplane has it.
+pub fn address_to(address: IpAddr) -> Address {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => ipv4(u32::from_ne_bytes(v4.octets())),
+        IpAddr::V6(v6) => {
+            let octets = v6.octets();
+            std::array::from_fn(|word| {
+                let at = word * 4;
+                u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
+            })
+        }
+    }
+}
+
+/// An address of the dataplane.
+pub fn address_from(address: &Address) -> IpAddr {
+    if is_ipv4(address) {
+        return IpAddr::from(address[3].to_ne_bytes());
+    }
+    let mut octets = [0; 16];
+    for (chunk, word) in octets.chunks_exact_mut(4).zip(address) {
+        chunk.copy_from_slice(&word.to_ne_bytes());
+    }
+    IpAddr::from(octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_the_round_trip() {
+        for text in ["10.77.0.100", "255.255.255.255", "fd77::100", "::1"] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(address_from(&address_to(address)), address);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The kernel's side: loads, attaches, pins and adopts the XDP programs, and reads and writes
+//! their maps. The only module that knows aya, and the only one with unsafe code.
+//!
+//! State lives in pinned maps, so that it outlives the agent. Under the pin directory:
+//! `maps/NAME`, `programs/NAME` and `links/IFINDEX`.
+
+mod attach;
+mod error;
+mod events;
+mod flows;
+mod host;
+mod maps;
+mod object;
+mod publish;
+mod register;
+mod sys;
+
+use std::{fs::File, path::Path};
+
+use aya::maps::{Array, MapData};
+use mirror_common::LAYOUT_VERSION;
+use nix::fcntl::{Flock, FlockArg};
+use tracing::{info, warn};
+
+pub use attach::{Port, XdpMode};
+pub use error::DataplaneError;
+pub use events::Events;
+pub use flows::{Entry, FlowTable};
+pub use maps::{Maps, address_from, address_to};
+pub use publish::PublishedSet;
+pub use register::{Announced, InstanceRecord, Register};
+
+use error::{MapContext, PathContext};
+use host::Pins;
+use object::{Programs, Shape, Shapes};
+
+/// The loaded programs and their maps. One at a time per pin directory.
+pub struct Dataplane {
+    pins: Pins,
+    shapes: Shapes,
+    programs: Programs,
+    /// All maps.
+    pub maps: Maps,
+    adopted: bool,
+    _lock: Flock<File>,
+}
+
+impl Dataplane {
+    /// Loads the programs: on the maps that are pinned, or on new ones that are pinned then.
+    /// Nothing is attached yet, and what is attached runs on until it is replaced.
+    pub fn open(pin_dir: &Path) -> Result<Self, DataplaneError> {
+        host::check()?;
+        host::raise_limits();
+        host::prepare_pin_dir(pin_dir)?;
+        let lock = lock(pin_dir)?;
+        let pins = Pins::new(pin_dir);
+        let shapes = Shapes::of_object()?;
+        let adopted = match layout(&pins) {
+            Layout::None => {
+                // Maps of a start that was cut off before they meant anything.
+                pins.remove()?;
+                false
+            }
+            Layout::Version(LAYOUT_VERSION) => match shapes.difference(&pins) {
+                None => true,
+                Some(difference) => return Err(mismatch(pin_dir, difference)),
+            },
+            Layout::Version(other) => return Err(mismatch(pin_dir, version(other))),
+        };
+        pins.create()?;
+        let programs = Programs::load(&pins, &shapes)?;
+        Register::create(&pins)?;
+        let maps = Maps::open(&pins)?;
+        if !adopted {
+            let mut layout: Array<MapData, u32> = maps::open_map(&pins, "LAYOUT")?;
+            layout.set(0, LAYOUT_VERSION, 0).on_map("LAYOUT", "write")?;
+        }
+        info!(pin_dir = %pin_dir.display(), adopted, "programs loaded");
+        Ok(Self {
+            pins,
+            shapes,
+            programs,
+            maps,
+            adopted,
+            _lock: lock,
+        })
+    }
+
+    /// Whether the maps were there before.
+    pub fn adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// More handles of the maps, for another thread.
+    pub fn reader(&self) -> Result<Maps, DataplaneError> {
+        Maps::open(&self.pins)
+    }
+
+    /// What the programs report.
+    pub fn events(&self) -> Result<Events, DataplaneError> {
+        Events::open(&self.pins)
+    }
+
+    fn inner(&self, map: &'static str) -> Result<&Shape, DataplaneError> {
+        self.shapes
+            .inner
+            .get(map)
+            .ok_or(aya::maps::MapError::KeyNotFound)
+            .on_map(map, "find the inner map of")
+    }
+}
+
+/// Opens the maps of a dataplane that is pinned, whoever keeps it.
+pub fn read(pin_dir: &Path) -> Result<Maps, DataplaneError> {
+    let pins = Pins::new(pin_dir);
+    check_layout(&pins)?;
+    Maps::open(&pins)
+}
+
+/// The interfaces that carry programs of a pinned dataplane.
+pub fn attached(pin_dir: &Path) -> Vec<u32> {
+    Pins::new(pin_dir).linked()
+}
+
+/// Whether something is pinned.
+pub fn is_loaded(pin_dir: &Path) -> bool {
+    Pins::new(pin_dir).map("LAYOUT").exists()
+}
+
+/// Takes everything off and forgets it. The caller removes announced addresses first:
+/// `before` gets their list, when it can be read.
+pub fn unload(pin_dir: &Path, before: impl FnOnce(&[Announced])) -> Result<(), DataplaneError> {
+    let pins = Pins::new(pin_dir);
+    if !pin_dir.exists() || !host::on_bpffs(pin_dir) {
+        return Err(DataplaneError::NotLoaded {
+            pin_dir: pin_dir.to_owned(),
+        });
+    }
+    let lock = lock(pin_dir)?;
+    for ifindex in pins.linked() {
+        let path = pins.link(ifindex);
+        let link = sys::open_pin(&path).path("open", &path)?;
+        std::fs::remove_file(&path).path("remove", &path)?;
+        use std::os::fd::AsFd;
+        // An interface that is gone has taken the program with it.
+        let _ = sys::link_detach(link.as_fd());
+    }
+    match Register::open(&pins).and_then(|register| register.announced()) {
+        Ok(announced) => before(&announced),
+        Err(error) => warn!("announced addresses are unknown and stay: {error}"),
+    }
+    pins.remove()?;
+    drop(lock);
+    std::fs::remove_dir(pin_dir).path("remove", pin_dir)
+}
+
+enum Layout {
+    None,
+    Version(u32),
+}
+
+fn layout(pins: &Pins) -> Layout {
+    let version = maps::open_map::<Array<MapData, u32>>(pins, "LAYOUT")
+        .ok()
+        .and_then(|layout| layout.get(&0, 0).ok());
+    match version {
+        // Maps that no agent finished have no version; if programs run on them, they are not
+        // ours to remove.
+        None | Some(0) if pins.linked().is_empty() => Layout::None,
+        version => Layout::Version(version.unwrap_or(0)),
+    }
+}
+
+fn check_layout(pins: &Pins) -> Result<(), DataplaneError> {
+    match layout(pins) {
+        Layout::Version(LAYOUT_VERSION) => Ok(()),
+        Layout::None => Err(DataplaneError::NotLoaded {
+            pin_dir: pins.dir.clone(),
+        }),
+        Layout::Version(other) => Err(mismatch(&pins.dir, version(other))),
+    }
+}
+
+fn version(found: u32) -> String {
+    match found {
+        0 => "no layout version".to_owned(),
+        found => format!("layout version {found}, and this program has {LAYOUT_VERSION}"),
+    }
+}
+
+fn mismatch(pin_dir: &Path, difference: String) -> DataplaneError {
+    DataplaneError::Layout {
+        pin_dir: pin_dir.to_owned(),
+        difference,
+    }
+}
+
+/// A lock on the directory itself: released by the kernel however the process ends.
+fn lock(pin_dir: &Path) -> Result<Flock<File>, DataplaneError> {
+    let dir = File::open(pin_dir).path("open", pin_dir)?;
+    Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|_| DataplaneError::Locked {
+        pin_dir: pin_dir.to_owned(),
+    })
+}

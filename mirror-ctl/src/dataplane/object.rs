@@ -1,0 +1,154 @@
+//! The eBPF object in this binary, and what its maps look like.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use aya::{
+    Ebpf, EbpfLoader, maps::MapInfo, programs::ProgramError, programs::ProgramFd, programs::Xdp,
+};
+use aya_obj::Object;
+
+use super::{
+    DataplaneError,
+    error::{PathContext, log_tail},
+    host::Pins,
+    sys,
+};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mirror-ebpf"));
+
+/// Maps that belong to one load of the programs, not to the dataplane's state.
+const NOT_PINNED: [&str; 1] = ["AYA_LOGS"];
+
+/// A map's shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) map_type: u32,
+    pub(super) key_size: u32,
+    pub(super) value_size: u32,
+    pub(super) max_entries: u32,
+    pub(super) flags: u32,
+}
+
+impl Shape {
+    fn of(map: &aya_obj::Map) -> Self {
+        Self {
+            map_type: map.map_type(),
+            key_size: map.key_size(),
+            value_size: map.value_size(),
+            max_entries: map.max_entries(),
+            flags: map.map_flags(),
+        }
+    }
+
+    /// A map of this shape, to be created.
+    pub(super) fn definition(&self) -> aya_obj::Map {
+        aya_obj::Map::new_from_params(
+            self.map_type,
+            self.key_size,
+            self.value_size,
+            self.max_entries,
+            self.flags,
+        )
+    }
+}
+
+/// The maps of the object that are the dataplane's state, and the shape of their inner maps.
+pub(super) struct Shapes {
+    pub(super) maps: BTreeMap<String, Shape>,
+    pub(super) inner: BTreeMap<String, Shape>,
+}
+
+impl Shapes {
+    pub(super) fn of_object() -> Result<Self, DataplaneError> {
+        let object = Object::parse(OBJECT).map_err(|error| DataplaneError::Object {
+            source: Box::new(error.into()),
+        })?;
+        let state = |name: &str| !name.starts_with('.') && !NOT_PINNED.contains(&name);
+        let maps = object.maps.iter().filter(|(name, _)| state(name));
+        let inner = maps
+            .clone()
+            .filter_map(|(name, map)| Some((name.clone(), Shape::of(&map.inner()?))))
+            .collect();
+        Ok(Self {
+            maps: maps
+                .map(|(name, map)| (name.clone(), Shape::of(map)))
+                .collect(),
+            inner,
+        })
+    }
+
+    /// How pinned maps differ from the object's, if they do.
+    pub(super) fn difference(&self, pins: &Pins) -> Option<String> {
+        for (name, shape) in &self.maps {
+            let Ok(info) = MapInfo::from_pin(pins.map(name)) else {
+                return Some(format!("no map {name}"));
+            };
+            let found = (info.key_size(), info.value_size());
+            // The kernel rounds neither; a devmap's value may be shorter on old kernels.
+            if found != (shape.key_size, shape.value_size) && shape.value_size != 0 {
+                return Some(format!(
+                    "a map {name} with keys and values of {found:?} bytes instead of {:?}",
+                    (shape.key_size, shape.value_size)
+                ));
+            }
+        }
+        None
+    }
+}
+
+/// The programs, loaded.
+pub(super) struct Programs {
+    pub(super) vni_ingress: ProgramFd,
+    pub(super) instance_return: ProgramFd,
+    pub(super) clone: ProgramFd,
+}
+
+impl Programs {
+    /// Loads the programs on the maps that are pinned, or on new ones that are then pinned.
+    pub(super) fn load(pins: &Pins, shapes: &Shapes) -> Result<Self, DataplaneError> {
+        let mut loader = EbpfLoader::new();
+        for name in shapes.maps.keys() {
+            loader.map_pin_path(name, pins.map(name));
+        }
+        // Logging of the programs is compiled in and off: the verifier removes it.
+        loader.override_global("AYA_LOG_LEVEL", &0u8, false);
+        let mut ebpf = loader
+            .load(OBJECT)
+            .map_err(|error| DataplaneError::Object {
+                source: Box::new(error),
+            })?;
+        Ok(Self {
+            vni_ingress: program(&mut ebpf, pins, "vni_ingress")?,
+            instance_return: program(&mut ebpf, pins, "instance_return")?,
+            clone: program(&mut ebpf, pins, "clone")?,
+        })
+    }
+}
+
+/// Loads one program and pins it in the place of the one that was there.
+fn program(ebpf: &mut Ebpf, pins: &Pins, name: &'static str) -> Result<ProgramFd, DataplaneError> {
+    let refused = |reason: String| DataplaneError::Program {
+        program: name,
+        reason,
+    };
+    let describe = |error: ProgramError| match &error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => refused(format!("{io_error}{}", log_tail(&verifier_log.to_string()))),
+        other => refused(other.to_string()),
+    };
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| refused("it is not in the object".to_owned()))?;
+    let program: &mut Xdp = program.try_into().map_err(describe)?;
+    program.load().map_err(describe)?;
+    let fd = program.fd().map_err(describe)?;
+    let path = pins.programs().join(name);
+    let next: PathBuf = pins.programs().join(format!("{name}-next"));
+    // A leftover of a start that was cut off.
+    let _ = std::fs::remove_file(&next);
+    sys::pin(std::os::fd::AsFd::as_fd(fd), &next).path("pin", &next)?;
+    std::fs::rename(&next, &path).path("rename", &next)?;
+    fd.try_clone().map_err(|error| refused(error.to_string()))
+}

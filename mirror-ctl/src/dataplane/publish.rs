@@ -1,0 +1,175 @@
+//! What new flows meet: replica sets, steering tables and redirect targets. Everything is written
+//! before something names it, and a table is swapped in by one update.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use aya::maps::{Array, DevMap, Map, MapData};
+use mirror_common::{
+    limits::{REPLICA_SETS, REPLICAS, STEERING_BUCKETS},
+    replica_set::ReplicaSet,
+};
+use tracing::warn;
+
+use super::{
+    Dataplane, DataplaneError,
+    error::{MapContext, PathContext},
+    maps::absent_is_fine,
+    sys,
+};
+
+/// A replica set with the interfaces that lead to its instances, by slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishedSet {
+    /// Its number.
+    pub number: u32,
+    /// Its instances.
+    pub set: ReplicaSet,
+    /// 0: the interface is not there now.
+    pub ifindexes: [u32; REPLICAS],
+}
+
+impl Dataplane {
+    /// Publishes replica sets, or corrects their interfaces. A number that is in use must keep
+    /// its instances.
+    ///
+    /// An inner devmap is made once per number and then written in place, because each write of
+    /// the outer map waits for all running programs (synchronize_rcu): those are done in one go.
+    pub fn publish_sets(&mut self, sets: &[PublishedSet]) -> Result<(), DataplaneError> {
+        let mut made: Vec<(u32, OwnedFd)> = Vec::new();
+        for published in sets {
+            let number = published.number;
+            self.maps
+                .sets
+                .set(number, published.set, 0)
+                .on_map("SETS", "write")?;
+            let mut ports = match self.maps.set_ports.get(&number, 0) {
+                Ok(ports) => ports,
+                Err(_) => {
+                    let (ports, fd) = self.inner_devmap()?;
+                    made.push((number, fd));
+                    ports
+                }
+            };
+            self.fill(&mut ports, published)?;
+        }
+        let (numbers, fds): (Vec<u32>, Vec<u32>) = made
+            .iter()
+            .map(|(number, fd)| (*number, fd.as_raw_fd() as u32))
+            .unzip();
+        sys::update_batch(self.maps.descriptors.set_ports.fd(), &numbers, &fds)
+            .path("write", self.pins.map("SET_PORTS"))
+    }
+
+    fn inner_devmap(&self) -> Result<(DevMap<MapData>, OwnedFd), DataplaneError> {
+        const MAP: &str = "SET_PORTS";
+        let shape = self.inner(MAP)?;
+        let data = MapData::create(shape.definition(), "SET_PORTS_inner", None)
+            .on_map(MAP, "create an inner map of")?;
+        let fd = data.fd().as_fd().try_clone_to_owned();
+        let fd = fd.path("duplicate", self.pins.map(MAP))?;
+        let ports = Map::from_map_data(data)
+            .and_then(DevMap::try_from)
+            .on_map(MAP, "create an inner map of")?;
+        Ok((ports, fd))
+    }
+
+    fn fill(
+        &self,
+        ports: &mut DevMap<MapData>,
+        published: &PublishedSet,
+    ) -> Result<(), DataplaneError> {
+        for (slot, &ifindex) in published.ifindexes.iter().enumerate() {
+            let slot = slot as u32;
+            let clone = &self.programs.clone;
+            if ifindex != 0 {
+                match ports.set(slot, ifindex, Some(clone), 0) {
+                    Ok(()) => continue,
+                    // It went away a moment ago; netlink will tell, and the others go on.
+                    Err(error) => warn!(
+                        ifindex,
+                        set = published.number,
+                        "no redirect target: {error}"
+                    ),
+                }
+            }
+            ports
+                .set(slot, 0, None, 0)
+                .map_err(|error| DataplaneError::Program {
+                    program: "clone",
+                    reason: format!("slot {slot} of set {}: {error}", published.number),
+                })?;
+        }
+        Ok(())
+    }
+
+    /// The published replica sets.
+    pub fn sets(&self) -> Result<Vec<(u32, ReplicaSet)>, DataplaneError> {
+        let mut found = Vec::new();
+        for number in 0..REPLICA_SETS {
+            let set = self.maps.sets.get(&number, 0).on_map("SETS", "read")?;
+            if set.replicas > 0 {
+                found.push((number, set));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Frees the number of a set that no flow uses.
+    pub fn retire_set(&mut self, number: u32) -> Result<(), DataplaneError> {
+        self.maps
+            .sets
+            .set(number, ReplicaSet::default(), 0)
+            .on_map("SETS", "write")
+    }
+
+    /// Swaps in new steering tables, each at once.
+    pub fn swap_tables(&mut self, tables: &[(u16, Vec<u32>)]) -> Result<(), DataplaneError> {
+        let buckets: Vec<u32> = (0..STEERING_BUCKETS).collect();
+        let shape = *self.inner("STEERING")?;
+        let mut made = Vec::new();
+        for (_, table) in tables {
+            let data = MapData::create(shape.definition(), "STEERING_inner", None)
+                .on_map("STEERING", "create an inner map of")?;
+            sys::update_batch(data.fd(), &buckets, table)
+                .path("fill a table of", self.pins.map("STEERING"))?;
+            made.push(data);
+        }
+        let keys: Vec<u32> = tables.iter().map(|(vni, _)| u32::from(*vni)).collect();
+        let fds: Vec<u32> = made
+            .iter()
+            .map(|data| data.fd().as_fd().as_raw_fd() as u32)
+            .collect();
+        sys::update_batch(self.maps.descriptors.steering.fd(), &keys, &fds)
+            .path("write", self.pins.map("STEERING"))
+    }
+
+    /// A VNI's steering table, if it has one.
+    pub fn table(&self, vni: u16) -> Option<Vec<u32>> {
+        let table: Array<MapData, u32> = self.maps.steering.get(&u32::from(vni), 0).ok()?;
+        (0..STEERING_BUCKETS)
+            .map(|bucket| table.get(&bucket, 0).ok())
+            .collect()
+    }
+
+    /// Makes an interface a redirect target.
+    pub fn set_port(&mut self, ifindex: u32) -> Result<(), DataplaneError> {
+        self.maps
+            .ports
+            .insert(ifindex, ifindex, Some(&self.programs.clone), 0)
+            .map_err(|error| DataplaneError::Program {
+                program: "clone",
+                reason: format!("as redirect target {ifindex}: {error}"),
+            })
+    }
+
+    /// Forgets the redirect targets that `keep` does not want.
+    pub fn retain_ports(&mut self, keep: impl Fn(u32) -> bool) -> Result<(), DataplaneError> {
+        let keys: Result<Vec<u32>, _> = self.maps.ports.keys().collect();
+        for ifindex in keys.on_map("PORTS", "read")? {
+            if !keep(ifindex) {
+                absent_is_fine(self.maps.ports.remove(ifindex)).on_map("PORTS", "delete from")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,285 @@
+//! The system calls that aya has no safe wrapper for: links that are real `bpf_link`s or an
+//! error (aya falls back to netlink silently), and batches of map entries.
+//!
+//! Every `bpf(2)` call goes through [`bpf`], which states what its callers uphold.
+#![expect(unsafe_code, reason = "bpf(2) and ioctl(2) take untyped memory")]
+
+use std::{
+    ffi::CString,
+    io,
+    mem::size_of,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use aya::Pod;
+use aya_obj::generated::{bpf_attach_type, bpf_cmd};
+
+/// Runs one command.
+///
+/// # Safety
+/// `T` must be the command's part of `union bpf_attr`, `repr(C)` and without padding, and every
+/// address in it must be valid, for as long as the call lasts, for what the command does there.
+unsafe fn bpf<T>(command: bpf_cmd, attr: &mut T) -> io::Result<i32> {
+    // SAFETY: the kernel copies `size` bytes from `attr` (and back for batches), which are
+    // all of `T`; the addresses in it are the caller's obligation.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_long,
+            std::ptr::from_mut(attr),
+            size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result as i32)
+}
+
+fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: the caller just got this descriptor from the kernel and nobody else has it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ObjAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// Pins an object.
+pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attr = ObjAttr {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: fd.as_raw_fd() as u32,
+        file_flags: 0,
+    };
+    // SAFETY: ObjAttr is this command's part of bpf_attr; `path` is a C string that outlives it.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr) }.map(drop)
+}
+
+/// Opens a pinned object.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let mut attr = ObjAttr {
+        pathname: path.as_ptr() as u64,
+        ..ObjAttr::default()
+    };
+    // SAFETY: as in `pin`.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET, &mut attr) }.map(owned)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkCreateAttr {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Attaches an XDP program to an interface by a `bpf_link` (Linux 5.9).
+pub(super) fn xdp_link_create(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreateAttr {
+        prog_fd: program.as_raw_fd() as u32,
+        target_ifindex: ifindex,
+        attach_type: bpf_attach_type::BPF_XDP as u32,
+        flags,
+    };
+    // SAFETY: LinkCreateAttr is the start of this command's part of bpf_attr; the kernel takes
+    // the rest as zero; it holds no address.
+    unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr) }.map(owned)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkUpdateAttr {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
+}
+
+/// Replaces a link's program atomically.
+pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = LinkUpdateAttr {
+        link_fd: link.as_raw_fd() as u32,
+        new_prog_fd: program.as_raw_fd() as u32,
+        ..LinkUpdateAttr::default()
+    };
+    // SAFETY: LinkUpdateAttr is this command's part of bpf_attr; it holds no address.
+    unsafe { bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr) }.map(drop)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct InfoAttr {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// What the kernel says of an XDP link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkInfo {
+    pub(super) program: u32,
+    /// 0 when the interface is gone.
+    pub(super) ifindex: u32,
+}
+
+/// Asks for a link's program and interface.
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    // struct bpf_link_info: type, id, prog_id, a hole, then the union with xdp.ifindex.
+    let mut info = [0u64; 16];
+    let mut attr = InfoAttr {
+        bpf_fd: link.as_raw_fd() as u32,
+        info_len: size_of_val(&info) as u32,
+        info: info.as_mut_ptr() as u64,
+    };
+    // SAFETY: InfoAttr is this command's part of bpf_attr; `info` has `info_len` bytes,
+    // aligned for any member, and outlives the call.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    let word = |index: usize| (info[index / 2].to_ne_bytes(), index % 2 * 4);
+    let read = |index| {
+        let (bytes, at) = word(index);
+        u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    };
+    Ok(LinkInfo {
+        program: read(2),
+        ifindex: read(4),
+    })
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Writes many entries by one call (Linux 5.6).
+pub(super) fn update_batch<K: Pod, V: Pod>(
+    map: impl AsFd,
+    keys: &[K],
+    values: &[V],
+) -> io::Result<()> {
+    assert_eq!(keys.len(), values.len());
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut attr = BatchAttr {
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: keys.len() as u32,
+        map_fd: map.as_fd().as_raw_fd() as u32,
+        ..BatchAttr::default()
+    };
+    // SAFETY: BatchAttr is this command's part of bpf_attr; `keys` and `values` hold `count`
+    // entries of the map's key and value size (the caller opened the map with these types,
+    // which aya checked).
+    unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr) }.map(drop)
+}
+
+/// A walk over a hash map, many entries a call (Linux 5.6).
+///
+/// Each bucket is read under its lock, so an entry that stays in the map is met exactly once.
+pub(super) struct Walk<K, V> {
+    /// Where the walk is: the kernel's bucket number.
+    position: Option<u32>,
+    keys: Vec<K>,
+    values: Vec<V>,
+    done: bool,
+}
+
+fn zero<T: Pod>() -> T {
+    // SAFETY: a `Pod` is made of bytes of any value.
+    unsafe { std::mem::zeroed() }
+}
+
+impl<K: Pod, V: Pod> Walk<K, V> {
+    /// `batch`: entries a call; more when a bucket holds more.
+    pub(super) fn new(batch: usize) -> Self {
+        Self {
+            position: None,
+            keys: vec![zero(); batch],
+            values: vec![zero(); batch],
+            done: false,
+        }
+    }
+
+    /// The next entries; `None` after the last.
+    pub(super) fn next(&mut self, map: impl AsFd) -> io::Result<Option<(&[K], &[V])>> {
+        let count = loop {
+            if self.done {
+                return Ok(None);
+            }
+            match self.read(map.as_fd()) {
+                Ok(count) => break count,
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                    // One bucket holds more than the buffers.
+                    let size = self.keys.len() * 2;
+                    self.keys.resize(size, self.keys[0]);
+                    self.values.resize(size, self.values[0]);
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        Ok(Some((&self.keys[..count], &self.values[..count])))
+    }
+
+    fn read(&mut self, map: BorrowedFd<'_>) -> io::Result<usize> {
+        let mut next = 0u32;
+        let mut attr = BatchAttr {
+            in_batch: self
+                .position
+                .as_ref()
+                .map_or(0, |position| std::ptr::from_ref(position) as u64),
+            out_batch: &raw mut next as u64,
+            keys: self.keys.as_mut_ptr() as u64,
+            values: self.values.as_mut_ptr() as u64,
+            count: self.keys.len() as u32,
+            map_fd: map.as_raw_fd() as u32,
+            ..BatchAttr::default()
+        };
+        // SAFETY: BatchAttr is this command's part of bpf_attr; a hash map's position is a u32;
+        // `keys` and `values` have room for `count` entries of the map's key and value size (the
+        // caller opened the map with these types, which aya checked), and both are
+        // `Pod`, so any bytes are valid.
+        let result = unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) };
+        match result {
+            Ok(_) => self.position = Some(next),
+            // The end, with the last entries.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.done = true,
+            Err(error) => return Err(error),
+        }
+        Ok(attr.count as usize)
+    }
+}
+
+/// Detaches a link at once, whoever else holds it (Linux 5.9).
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = link.as_raw_fd() as u32;
+    // SAFETY: the command's part of bpf_attr is one u32, the link's descriptor.
+    unsafe { bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr) }.map(drop)
+}
