@@ -17,6 +17,19 @@ pub fn monotonic_ns() -> u64 {
     now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs()
 }
 
+/// The processor time, summed over processors, that the hypervisor has given to
+/// others when this machine wanted it: what a stall that everybody shares was
+/// often made of. In steps of 10 ms.
+#[must_use]
+pub fn stolen_ms() -> u64 {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let ticks = stat
+        .lines()
+        .next()
+        .and_then(|cpu| cpu.split_whitespace().nth(8)?.parse().ok());
+    ticks.unwrap_or(0u64) * 10
+}
+
 /// Nanoseconds as milliseconds.
 #[must_use]
 pub fn ms(ns: u64) -> f64 {

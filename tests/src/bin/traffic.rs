@@ -63,7 +63,7 @@ struct ClientArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     finish: f64,
     /// Mean pause between a response and the next request.
-    #[arg(long, value_name = "MS", default_value_t = 50)]
+    #[arg(long, value_name = "MS", default_value_t = 100)]
     think: u64,
     /// Bytes per second that each download reads; 0 is as fast as it comes.
     #[arg(long, value_name = "BYTES", default_value_t = 200_000)]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::agent::{Agent, Flow, InstanceStatus};
-use crate::clock::monotonic_ns;
+use crate::clock::{monotonic_ns, stolen_ms};
 use crate::process::Process;
 use crate::topology::{Family, Topology};
 use crate::traffic::program::{Client, serve, service};
@@ -28,6 +28,9 @@ const QUIET: Duration = Duration::from_millis(700);
 /// Traffic after the fault: more than the longest silence of an idle
 /// connection and than several retransmission timers.
 const AFTER: Duration = Duration::from_millis(3_000);
+
+/// What the machine may be without before a stall's reader is told of it.
+const STOLEN_MS_MAX: u64 = 20;
 
 /// What happens to an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,13 +169,18 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome> {
 
     stage.enter("waiting for warm mirrors");
     let warm = agent.wait_warm(client.running.connections, WARM_LIMIT);
-    let notes = warm.err().map(|error| format!("{error:#}"));
+    let mut notes: Vec<_> = warm
+        .err()
+        .iter()
+        .map(|error| format!("{error:#}"))
+        .collect();
     stage.enter("traffic before the fault");
     stage.pass(BEFORE, &agent, &mut client, 0)?;
 
     let since = agent.last_event()?;
     let before = agent.flows()?;
     let victim = most_active(&before)?;
+    let stolen_ms = stolen_ms();
     let fault_ns = monotonic_ns();
     client.mark(fault_ns)?;
     strike(plan.fault, &victim, &topology, &mut servers, &agent)?;
@@ -184,6 +192,7 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome> {
     stage.hold(QUIET, &mut client)?;
     stage.pass(AFTER - QUIET, &agent, &mut client, since)?;
 
+    notes.extend(stolen(stolen_ms));
     stage.enter("finishing");
     agent.check_alive()?;
     let (after, events) = (agent.flows()?, agent.events(since)?);
@@ -197,6 +206,15 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome> {
         ended,
     };
     Ok(Outcome::judge(plan, &evidence, notes))
+}
+
+/// A word about the machine, when it was not there for all of the time.
+fn stolen(before_ms: u64) -> Option<String> {
+    let stolen_ms = stolen_ms() - before_ms;
+    let time_ms = AFTER.as_millis();
+    (stolen_ms > STOLEN_MS_MAX).then(|| {
+        format!("the hypervisor took {stolen_ms} ms of processor time in the {time_ms} ms after it")
+    })
 }
 
 fn strike(

@@ -52,7 +52,7 @@ pub struct Outcome {
     pub baseline_ms: Percentiles,
     /// What a person should know.
     #[serde(skip)]
-    pub notes: Option<String>,
+    pub notes: Vec<String>,
     #[serde(skip)]
     misses: Vec<String>,
 }
@@ -60,7 +60,7 @@ pub struct Outcome {
 impl Outcome {
     /// Judges.
     #[must_use]
-    pub fn judge(plan: &Plan, evidence: &Evidence, notes: Option<String>) -> Self {
+    pub fn judge(plan: &Plan, evidence: &Evidence, notes: Vec<String>) -> Self {
         let victims = victims(evidence);
         let ended = || {
             evidence
@@ -295,12 +295,15 @@ mod tests {
     fn check(change: impl FnOnce(&mut Evidence), misses: &[&str]) {
         let mut evidence = evidence();
         change(&mut evidence);
-        assert_eq!(Outcome::judge(&plan(), &evidence, None).misses(), misses);
+        assert_eq!(
+            Outcome::judge(&plan(), &evidence, Vec::new()).misses(),
+            misses
+        );
     }
 
     #[test]
     fn a_clean_takeover_is_counted() {
-        let outcome = Outcome::judge(&plan(), &evidence(), None);
+        let outcome = Outcome::judge(&plan(), &evidence(), Vec::new());
         assert_eq!((outcome.connections, outcome.taken_over), (2, 2));
         assert_eq!(
             outcome.stall_ms,
@@ -343,7 +346,7 @@ mod tests {
 
     #[test]
     fn the_json_is_as_documented() {
-        let json = serde_json::to_value(Outcome::judge(&plan(), &evidence(), None)).unwrap();
+        let json = serde_json::to_value(Outcome::judge(&plan(), &evidence(), Vec::new())).unwrap();
         let expected = serde_json::json!({
             "name": "killed", "connections": 2, "taken_over": 2, "resets": 0, "bytes_lost": 0,
             "bytes_altered": 0, "stall_ms": {"p50": 20.0, "p99": 30.0, "max": 30.0},

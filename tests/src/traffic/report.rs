@@ -68,7 +68,7 @@ pub struct Connection {
     pub bytes_received: u64,
     /// Bytes sent.
     pub bytes_sent: u64,
-    /// The longest wait that ended after the mark.
+    /// The longest wait of the time from the mark on.
     pub stall_ms: f64,
     /// The longest wait that ended before it.
     pub baseline_ms: f64,

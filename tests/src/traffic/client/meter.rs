@@ -12,6 +12,10 @@ use std::rc::Rc;
 use crate::clock::{monotonic_ns, ms};
 
 const SETTLE_NS: u64 = 500_000_000;
+/// A wait that begins later than this after the mark is not the fault's. It is
+/// longer than any pause or silence of a profile, so each connection has waited
+/// for something in this time.
+const FAULT_NS: u64 = 1_500_000_000;
 
 /// The moments that all connections of a client share; 0 until they come.
 #[derive(Debug, Default)]
@@ -62,7 +66,7 @@ impl Meter {
     }
 
     /// Counts a wait. It belongs to the time after the mark, with its whole
-    /// length, when it ended after the mark.
+    /// length, when it ended after the mark and began before or soon after it.
     pub fn waited(&mut self, since_ns: u64, until_ns: u64) {
         let (mark, stop) = (self.moments.mark.get(), self.moments.stop.get());
         let settled = self.moments.settled.get();
@@ -72,6 +76,7 @@ impl Meter {
             until_ns.min(stop)
         };
         let longest = match mark {
+            1.. if since_ns > mark + FAULT_NS => return,
             1.. if until_ns >= mark => &mut self.stall_ns,
             _ if settled == 0 || since_ns < settled => return,
             _ => &mut self.baseline_ns,
@@ -121,6 +126,12 @@ mod tests {
         check(0, 0, &[(10, 15), (20, 23)], (5, 0));
         check(30, 0, &[(10, 15), (20, 23)], (5, 0));
         check(30, 0, &[(10, 15), (20, 90), (95, 96)], (5, 70));
+    }
+
+    #[test]
+    fn what_begins_long_after_the_mark_does_not_count() {
+        check(30, 0, &[(31 + FAULT_NS, 99 + FAULT_NS)], (0, 0));
+        check(30, 0, &[(29 + FAULT_NS, 99 + FAULT_NS)], (0, 70));
     }
 
     #[test]

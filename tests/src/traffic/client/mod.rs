@@ -70,7 +70,7 @@ impl Options {
             udp: false,
             duration: None,
             finish: Duration::from_secs(10),
-            think: Duration::from_millis(50),
+            think: Duration::from_millis(100),
             download_bytes_s: 200_000,
             upload_bytes_s: 100_000,
             receive_buffer: 32 << 10,
