@@ -225,15 +225,27 @@ impl Cache {
         Ok(lock)
     }
 
-    /// An empty folder to make a tool in, on the same file system. What an interrupted run left is
-    /// removed first: the lock is held, so nobody uses it.
+    /// An empty folder to make a tool in, on the same file system. Its name is this process's: a program that
+    /// an interrupted run started may still be writing to that run's.
     fn staging(&self, name: &str) -> Result<PathBuf> {
-        let dir = self.path(&format!("{name}.part"));
-        if dir.exists() {
-            fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
-        }
+        self.sweep();
+        let dir = self.path(&format!("{name}.{}.part", std::process::id()));
         fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         Ok(dir)
+    }
+
+    /// Removes what interrupted runs left; the lock is held, so no other run is there. What cannot be
+    /// removed now is left to the next one.
+    fn sweep(&self) {
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            if entry
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == "part")
+            {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
     }
 
     /// Puts what was made in place.
@@ -258,11 +270,12 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("xtask-cache-{}", std::process::id()));
         let cache = Cache { dir: dir.clone() };
         let lock = cache.lock().unwrap();
-        fs::create_dir_all(cache.path("tool.part/left-over")).unwrap();
+        fs::create_dir_all(cache.path("tool.1.part/left-over")).unwrap();
         fs::create_dir_all(cache.path("tool/incomplete")).unwrap();
 
         let staging = cache.staging("tool").unwrap();
         assert_eq!(fs::read_dir(&staging).unwrap().count(), 0);
+        assert!(!cache.path("tool.1.part").exists());
         fs::write(staging.join("file"), "x").unwrap();
         let place = cache.publish(&staging, "tool").unwrap();
 
