@@ -67,15 +67,12 @@ mod tests {
     proptest! {
         #[test]
         fn incremental_equals_full(mut bytes in prop::collection::vec(any::<u8>(), 40),
-                                   at in 0usize..36, new in any::<u32>()) {
-            // A header that is all zero has two representations of its sum; real ones are not.
+                                   at in 0usize..34, new in any::<u32>()) {
+            // Zero has two ones'-complement forms, and real headers are never all zero.
             bytes[38] = 0x45;
             let before = full(&bytes);
             let old = u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
             bytes[at..at + 4].copy_from_slice(&new.to_ne_bytes());
-            bytes[38] = 0x45;
-            let after_old = { let mut b = bytes.clone(); b[at..at + 4].copy_from_slice(&old.to_ne_bytes()); b };
-            prop_assume!(full(&after_old) == before);
             let mut delta = Delta::new();
             delta.double_at(at % 2 == 1, old, new);
             prop_assert_eq!(delta.apply(before), full(&bytes));

@@ -8,16 +8,12 @@ pub const MAGIC: u16 = 0x4d56;
 
 /// Bits of [`Plan::flags`].
 pub mod flag {
-    /// A TCP segment whose acknowledgement is translated.
-    pub const TCP: u8 = 1;
-    /// It has SACK blocks.
-    pub const SACK: u8 = 2;
-    /// It has a timestamp option.
-    pub const TIMESTAMP: u8 = 4;
+    /// A TCP segment with an acknowledgement to translate.
+    pub const ACK: u8 = 1;
     /// Asks for an answer: starts the instance's silence clock.
-    pub const ASKS: u8 = 8;
-    /// An ICMP error that quotes a segment of the flow.
-    pub const QUOTED: u8 = 16;
+    pub const ASKS: u8 = 2;
+    /// An ICMP error that quotes a segment of the replica, whose sequence number is translated.
+    pub const QUOTES_TCP: u8 = 4;
 }
 
 /// One copy.
@@ -49,10 +45,17 @@ pub struct Plan {
     /// [`MAGIC`].
     pub magic: u16,
     /// Offset of the transport header from the start of the frame.
-    pub transport: u8,
+    pub transport: u16,
     /// Bits of [`flag`].
     pub flags: u8,
+    /// Offset of the timestamp values from the transport header, 0: none.
+    pub timestamps: u8,
+    /// Offset of the first SACK edge, or of the quoted transport header, from the transport
+    /// header, 0: none.
+    pub edges: u8,
+    /// How many SACK blocks there are.
+    pub blocks: u8,
     /// By slot.
     pub copies: [Copy; REPLICAS],
 }
-assert_size!(Plan, 100);
+assert_size!(Plan, 104);

@@ -126,6 +126,8 @@ reasons! {
         JoinedLate = "joined_late",
         /// Its bytes differ from the active replica's.
         Diverged = "diverged",
+        /// Its instance was dead while the client went on sending.
+        InstanceDead = "instance_dead",
         /// A frame of the flow was too large to clone.
         TooLargeToClone = "too_large_to_clone",
     }

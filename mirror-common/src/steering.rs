@@ -32,7 +32,7 @@ fn fold(a: u64, b: u64) -> u64 {
 /// Bucket of a hash in a table of `buckets` entries, without a division.
 #[inline(always)]
 pub fn bucket(hash: u32, buckets: u32) -> u32 {
-    (u64::from(hash) * u64::from(buckets) >> 32) as u32
+    ((u64::from(hash) * u64::from(buckets)) >> 32) as u32
 }
 
 #[cfg(test)]

@@ -4,9 +4,18 @@
 //! *Canonical* numbers are those that the client sees. Slot k's own numbers differ from them by
 //! `delta_k = isn_k - isn`, modulo 2^32. The client's own sequence numbers are the same for all.
 
+pub mod client;
+pub mod handshake;
+pub mod replica;
+pub mod roles;
+pub mod segment;
 pub mod seq;
+#[cfg(test)]
+mod tests;
 
-use crate::{assert_size, limits::REPLICAS, pod};
+pub use segment::Segment;
+
+use crate::{assert_size, flow::TcpFlow, instance, limits::REPLICAS, pod, reason::Cold, vni};
 
 /// State of one replica of a flow.
 pub mod slot {
@@ -47,10 +56,10 @@ pub struct Replica {
     pub cold: u8,
     /// The window scale it announced.
     pub window_scale: u8,
-    /// The segment size it announced.
-    pub mss: u16,
+    /// Bits of [`option`] that its SYN-ACK carried.
+    pub options: u8,
     /// Zero.
-    pub pad: u16,
+    pub pad: [u8; 3],
 }
 assert_size!(Replica, 40);
 
@@ -110,5 +119,101 @@ pub struct TcpSync {
     pub replicas: [Replica; REPLICAS],
 }
 assert_size!(TcpSync, 208);
+
+/// What the protocol knows of the world when a packet arrives.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Conditions {
+    /// `CLOCK_MONOTONIC` in ms, wrapping.
+    pub now_ms: u32,
+    /// The VNI's settings.
+    pub vni: vni::Vni,
+    /// One of [`instance::state`] by slot; [`instance::state::NONE`] for unused slots.
+    pub state: [u8; REPLICAS],
+    /// When an evacuation stops waiting for a good moment, by slot.
+    pub deadline_ms: [u32; REPLICAS],
+}
+
+impl Conditions {
+    /// Whether a bit of [`vni::flag`] is set.
+    #[inline(always)]
+    pub const fn has(&self, flag: u8) -> bool {
+        self.vni.flags & flag != 0
+    }
+
+    /// Whether a slot's instance may be active without reserve.
+    #[inline(always)]
+    pub const fn is_up(&self, slot: u8) -> bool {
+        self.state[slot as usize & (REPLICAS - 1)] == instance::state::UP as u8
+    }
+
+    /// Whether a slot's instance takes part: it is up, or is being evacuated.
+    #[inline(always)]
+    pub const fn is_alive(&self, slot: u8) -> bool {
+        self.is_up(slot)
+            || self.state[slot as usize & (REPLICAS - 1)] == instance::state::EVACUATING as u8
+    }
+
+    /// Whether the time to wait for a good moment is over.
+    #[inline(always)]
+    pub const fn is_overdue(&self, slot: u8) -> bool {
+        !seq::before(
+            self.now_ms,
+            self.deadline_ms[slot as usize & (REPLICAS - 1)],
+        )
+    }
+}
+
+/// What happened besides the verdict: the shell turns it into counters and events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// [`crate::event::cause`] of a takeover, 0 when there was none.
+    pub takeover: u8,
+    /// The slot that was active before it.
+    pub from: u8,
+    /// Bit per slot: went cold now; [`Replica::cold`] says why.
+    pub went_cold: u8,
+    /// Bit per slot: became warm now.
+    pub went_warm: u8,
+    /// The flow was closed now.
+    pub closed: bool,
+    /// The replica sent bytes that it had sent before.
+    pub retransmission: bool,
+}
+
+impl TcpFlow {
+    /// One replica. The index is masked, so that it is in bounds whatever it is.
+    #[inline(always)]
+    pub fn replica(&self, slot: u8) -> &Replica {
+        &self.sync.replicas[usize::from(slot) & (REPLICAS - 1)]
+    }
+
+    /// One replica, to be changed.
+    #[inline(always)]
+    pub fn replica_mut(&mut self, slot: u8) -> &mut Replica {
+        &mut self.sync.replicas[usize::from(slot) & (REPLICAS - 1)]
+    }
+
+    /// Replica `slot`'s sequence numbers minus the canonical ones.
+    #[inline(always)]
+    pub fn delta(&self, slot: u8) -> u32 {
+        self.replica(slot).isn.wrapping_sub(self.sync.isn)
+    }
+
+    /// Marks a replica as cold.
+    #[inline(always)]
+    pub fn chill(&mut self, slot: u8, why: Cold, notes: &mut Notes) {
+        let replica = self.replica_mut(slot);
+        replica.state = slot::COLD;
+        replica.cold = why as u8;
+        notes.went_cold |= 1 << (slot & 3);
+    }
+
+    /// Whether a replica is warm and its instance takes part.
+    #[inline(always)]
+    pub fn is_warm(&self, slot: u8, conditions: &Conditions) -> bool {
+        self.replica(slot).state == slot::WARM && conditions.is_alive(slot)
+    }
+}
 
 pod!(Replica, TcpSync);

@@ -1,0 +1,166 @@
+//! Packets from the client: what they tell us, and how each replica must see them.
+
+use super::{Conditions, Notes, Segment, TcpFlow, option, roles, segment::bit, seq, slot};
+use crate::{
+    flow::state,
+    limits::REPLICAS,
+    plan::Copy,
+    reason::{Cold, Reason},
+    vni,
+};
+
+/// What becomes of a client's packet.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Clone it to the replicas.
+    Clone,
+    /// Nobody is left to answer: reset the client's connection.
+    Reset,
+    /// Drop it.
+    Drop(Reason),
+}
+
+/// Starts a flow from the client's SYN. The flow's header (`flow.flow`) is set already.
+#[inline(always)]
+pub fn open(flow: &mut TcpFlow, syn: &Segment, now_ms: u32) {
+    let sync = &mut flow.sync;
+    sync.client_isn = syn.seq;
+    sync.client_nxt = syn.seq.wrapping_add(1);
+    sync.client_fin = syn.seq;
+    sync.client_ts = syn.ts_val;
+    sync.client_window = syn.window;
+    sync.syn_ms = now_ms;
+    sync.told_ack = syn.seq.wrapping_add(1);
+    sync.told_edge = sync.told_ack;
+}
+
+/// Takes in a packet of the client.
+#[inline(always)]
+pub fn receive(
+    flow: &mut TcpFlow,
+    packet: &Segment,
+    conditions: &Conditions,
+    notes: &mut Notes,
+) -> Verdict {
+    learn(flow, packet);
+    roles::follow_health(flow, conditions, notes);
+    roles::bound_lag(flow, conditions, notes);
+    if packet.length() > 0 {
+        chill_the_dead(flow, conditions, notes);
+    }
+    if flow.flow.state >= state::CLOSED {
+        return Verdict::Clone;
+    }
+    if packet.is(bit::RST) {
+        // Only a reset with an exact number closes (RFC 5961, section 3.2); the replicas judge
+        // the others.
+        if packet.seq == flow.sync.client_nxt || packet.seq == flow.sync.told_ack {
+            flow.flow.state = state::CLOSED;
+            notes.closed = true;
+        }
+        return Verdict::Clone;
+    }
+    if conditions.is_alive(flow.flow.active) {
+        return Verdict::Clone;
+    }
+    if conditions.has(vni::flag::LEAVE_LOST) {
+        return Verdict::Drop(Reason::NoReplica);
+    }
+    flow.flow.state = state::CLOSED;
+    notes.closed = true;
+    Verdict::Reset
+}
+
+/// Keeps the client's numbers. Segments outside the window that the client was offered, and
+/// acknowledgements of what it was not sent, teach nothing: the replicas will judge them.
+#[inline(always)]
+fn learn(flow: &mut TcpFlow, packet: &Segment) {
+    let established = flow.flow.state >= state::ESTABLISHED;
+    let sync = &mut flow.sync;
+    let end = packet.end();
+    // One beyond the edge: a probe of a closed window.
+    if established && seq::after(end, sync.told_edge.wrapping_add(1)) {
+        return;
+    }
+    sync.client_nxt = seq::max(sync.client_nxt, end);
+    if packet.options & option::TIMESTAMP != 0 {
+        sync.client_ts = seq::max(sync.client_ts, packet.ts_val);
+    }
+    if packet.is(bit::FIN) {
+        sync.client_fin = end;
+        if flow.flow.state == state::ESTABLISHED {
+            flow.flow.state = state::CLOSING;
+        }
+    }
+    if packet.is(bit::ACK) && !seq::after(packet.ack, sync.sent) {
+        sync.client_window = packet.window;
+        sync.client_ack = seq::max(sync.client_ack, packet.ack);
+    }
+}
+
+/// A replica that misses bytes of the client because its instance is dead cannot come back.
+#[inline(always)]
+fn chill_the_dead(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut Notes) {
+    for slot in 0..REPLICAS as u8 {
+        if slot < flow.flow.replicas
+            && flow.replica(slot).state == slot::WARM
+            && !conditions.is_alive(slot)
+        {
+            flow.chill(slot, Cold::InstanceDead, notes);
+        }
+    }
+}
+
+/// How replica `slot` must see the client's packet. Returns false when it gets no copy; the
+/// interface is for the caller to fill in.
+///
+/// The acknowledgement is clamped to what the replica has produced: a stack drops a segment that
+/// acknowledges what it has not sent, and the data in it. One that acknowledges more than the
+/// client was sent is false and stays so.
+#[inline(always)]
+pub fn copy_for(
+    flow: &TcpFlow,
+    slot: u8,
+    packet: &Segment,
+    conditions: &Conditions,
+    copy: &mut Copy,
+) -> bool {
+    let replica = flow.replica(slot);
+    let pending = replica.flags & super::flag::SYN_ACK == 0;
+    let wanted = slot < flow.flow.replicas
+        && replica.state != slot::COLD
+        && (!pending || packet.is(bit::SYN | bit::RST))
+        && conditions.is_alive(slot);
+    if !wanted {
+        return false;
+    }
+    let delta = flow.delta(slot);
+    let own = packet.ack.wrapping_add(delta);
+    let ack = if seq::after(packet.ack, flow.sync.sent) {
+        own
+    } else {
+        seq::min(own, replica.snd_nxt)
+    };
+    // A stack may reject an echo of a timestamp that it has not sent yet (Linux 6.15 does in
+    // the handshake, net/ipv4/tcp_minisocks.c).
+    let ts_ecr = seq::min(
+        packet.ts_ecr.wrapping_add(replica.ts_offset),
+        replica.ts_last,
+    );
+    copy.ack = if packet.is(bit::ACK) { ack } else { packet.ack };
+    copy.delta = delta;
+    copy.snd_nxt = replica.snd_nxt;
+    copy.ts_ecr = if packet.ts_ecr == 0 { 0 } else { ts_ecr };
+    copy.instance = flow.flow.instances[usize::from(slot) & (REPLICAS - 1)];
+    true
+}
+
+/// Whether the client's packet completes the handshake.
+#[inline(always)]
+pub fn completes_handshake(flow: &TcpFlow, packet: &Segment) -> bool {
+    flow.flow.state == state::ANSWERED
+        && packet.is(bit::ACK)
+        && !packet.is(bit::SYN | bit::RST)
+        && packet.ack == flow.sync.isn.wrapping_add(1)
+}

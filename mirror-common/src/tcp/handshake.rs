@@ -1,0 +1,191 @@
+//! The gated handshake: the last SYN-ACK of the set opens the connection.
+//!
+//! The client's ACK must not overtake a mirror's SYN-ACK, or that mirror would miss the ACK and
+//! perhaps data. So each SYN-ACK but the last is held; the last one is rewritten into the active
+//! replica's numbers and sent on. A mirror that does not answer costs at most the time until the
+//! next SYN-ACK after the deadline.
+
+use super::{
+    Conditions, Notes, Segment, TcpFlow, flag,
+    replica::{Output, Verdict},
+    segment::bit,
+    seq, slot,
+};
+use crate::{
+    event::cause,
+    flow::state,
+    limits::REPLICAS,
+    reason::{Cold, Reason},
+};
+
+/// Takes in a SYN-ACK of replica `from`.
+#[inline(always)]
+pub fn syn_ack(
+    flow: &mut TcpFlow,
+    from: u8,
+    packet: &Segment,
+    conditions: &Conditions,
+    notes: &mut Notes,
+) -> Output {
+    if packet.ack != flow.sync.client_isn.wrapping_add(1) || !packet.is(bit::ACK) {
+        // The replica begins anew with a client that began anew: our flow is a thing of the past.
+        if flow.flow.state >= state::ESTABLISHED && from == flow.flow.active {
+            flow.flow.state = state::CLOSED;
+            notes.closed = true;
+        }
+        return Output::drop(Reason::BadHandshakeAck);
+    }
+    if flow.flow.state == state::HANDSHAKE {
+        learn(flow, from, packet, notes);
+        return gate(flow, from, packet, conditions, notes);
+    }
+    let known = flow.replica(from).flags & flag::SYN_ACK != 0;
+    if !known {
+        if flow.sync.client_nxt != flow.sync.client_isn.wrapping_add(1) {
+            flow.chill(from, Cold::HandshakeMissed, notes);
+            return Output::drop(Reason::MirrorSuppressed);
+        }
+        learn(flow, from, packet, notes);
+        let offset = packet.ts_val.wrapping_sub(flow.sync.ts_sent);
+        flow.replica_mut(from).ts_offset = offset;
+    }
+    let replica = flow.replica_mut(from);
+    replica.ts_last = seq::max(replica.ts_last, packet.ts_val);
+    if flow.flow.state >= state::ESTABLISHED {
+        // The client's ACK was lost on its way to this replica.
+        return Output::turn_round(flow, from, packet);
+    }
+    if from == flow.flow.active {
+        return answer(flow, packet);
+    }
+    Output::drop(Reason::MirrorSuppressed)
+}
+
+/// Keeps what a replica's SYN-ACK says.
+#[inline(always)]
+fn learn(flow: &mut TcpFlow, from: u8, packet: &Segment, notes: &mut Notes) {
+    let replica = flow.replica_mut(from);
+    if replica.state == slot::PENDING {
+        replica.state = slot::WARM;
+        notes.went_warm |= 1 << (from & 3);
+    }
+    replica.flags |= flag::SYN_ACK;
+    replica.isn = packet.seq;
+    replica.snd_nxt = packet.seq.wrapping_add(1);
+    replica.rcv_nxt = packet.ack;
+    replica.edge = packet.ack.wrapping_add(u32::from(packet.window));
+    replica.ts_last = packet.ts_val;
+    replica.window_scale = packet.window_scale;
+    replica.options = packet.options;
+}
+
+/// Holds the SYN-ACK until the whole set has answered, or sends it on.
+#[inline(always)]
+fn gate(
+    flow: &mut TcpFlow,
+    from: u8,
+    packet: &Segment,
+    conditions: &Conditions,
+    notes: &mut Notes,
+) -> Output {
+    let waited = conditions.now_ms.wrapping_sub(flow.sync.syn_ms);
+    let mut waiting = false;
+    for other in 0..REPLICAS as u8 {
+        waiting |= other < flow.flow.replicas
+            && flow.replica(other).state == slot::PENDING
+            && conditions.is_alive(other);
+    }
+    if waiting && waited < conditions.vni.handshake_ms {
+        return Output::drop(Reason::SynAckHeld);
+    }
+    if !flow.is_warm(flow.flow.active, conditions) {
+        super::roles::activate(flow, from, cause::REFUSED, notes);
+    }
+    let active = *flow.replica(flow.flow.active);
+    for other in 0..REPLICAS as u8 {
+        let replica = flow.replica_mut(other);
+        if replica.state == slot::WARM {
+            // The client echoes the active replica's value; it must become exactly the value
+            // that each replica sent.
+            replica.ts_offset = replica.ts_last.wrapping_sub(active.ts_last);
+            if replica.options != active.options {
+                flow.chill(other, Cold::OptionMismatch, notes);
+            }
+        }
+    }
+    flow.sync.isn = active.isn;
+    flow.sync.ts_sent = active.ts_last;
+    if flow.replica(from).state != slot::WARM {
+        // Its options are not the active replica's. The next SYN-ACK of the active one opens.
+        return Output::drop(Reason::SynAckHeld);
+    }
+    let sync = &mut flow.sync;
+    sync.client_ack = active.isn;
+    sync.sent = active.isn.wrapping_add(1);
+    sync.window_scale = packet.window_scale;
+    sync.options = packet.options;
+    flow.flow.state = state::ANSWERED;
+    answer(flow, packet)
+}
+
+/// The SYN-ACK in canonical numbers.
+#[inline(always)]
+fn answer(flow: &mut TcpFlow, packet: &Segment) -> Output {
+    let mut window = packet.window;
+    for other in 0..REPLICAS as u8 {
+        let replica = flow.replica(other);
+        if replica.state == slot::WARM && flow.flow.state == state::ANSWERED {
+            // Windows of SYN-ACKs are not scaled.
+            let offered = replica.edge.wrapping_sub(flow.sync.client_isn).wrapping_sub(1);
+            window = window.min(offered.min(0xffff) as u16);
+        }
+    }
+    flow.sync.told_ack = packet.ack;
+    flow.sync.told_edge = packet.ack.wrapping_add(u32::from(window));
+    Output {
+        verdict: Verdict::ToClient,
+        seq: flow.sync.isn,
+        ack: packet.ack,
+        window,
+        ts_val: flow.sync.ts_sent,
+        ts_ecr: packet.ts_ecr,
+        ..Output::drop(Reason::Delivered)
+    }
+}
+
+/// Takes in a reset of replica `from` before the connection is established.
+#[inline(always)]
+pub fn refused(
+    flow: &mut TcpFlow,
+    from: u8,
+    packet: &Segment,
+    conditions: &Conditions,
+    notes: &mut Notes,
+) -> Output {
+    flow.chill(from, Cold::Refused, notes);
+    let mut left = false;
+    for other in 0..REPLICAS as u8 {
+        left |= other < flow.flow.replicas
+            && flow.replica(other).state != slot::COLD
+            && conditions.is_alive(other);
+    }
+    if left {
+        if from == flow.flow.active {
+            super::roles::promote(flow, conditions, cause::REFUSED, true, notes);
+        }
+        return Output::drop(Reason::ResetHeld);
+    }
+    flow.flow.state = state::CLOSED;
+    notes.closed = true;
+    // A reset of the SYN itself has no sequence number to translate.
+    let delta = if packet.seq == 0 { 0 } else { flow.delta(from) };
+    Output {
+        verdict: Verdict::ToClient,
+        seq: packet.seq.wrapping_sub(delta),
+        ack: packet.ack,
+        window: packet.window,
+        ts_val: packet.ts_val,
+        ts_ecr: packet.ts_ecr,
+        ..Output::drop(Reason::Delivered)
+    }
+}

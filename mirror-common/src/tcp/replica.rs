@@ -1,0 +1,448 @@
+//! Packets from a replica: learn, hold, deliver in canonical numbers, or suppress.
+
+use super::{
+    Conditions, Notes, Segment, TcpFlow, flag, handshake, option, roles, segment::bit, seq,
+    slot,
+};
+use crate::{
+    event::cause,
+    flow::state,
+    limits::REPLICAS,
+    reason::{Cold, Reason},
+    vni,
+};
+
+/// What becomes of a replica's packet.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send it to the client with the numbers of [`Output`].
+    ToClient,
+    /// Send it to the client as a pure ACK: payload and FIN cut off.
+    AckToClient,
+    /// Send it back to the replica as a pure ACK of the client.
+    TurnRound,
+    /// Drop it.
+    Drop,
+}
+
+/// A replica's packet after the protocol looked at it: verdict, reason and new header fields.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// What becomes of it.
+    pub verdict: Verdict,
+    /// Under which reason it is counted.
+    pub reason: Reason,
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// Timestamp value.
+    pub ts_val: u32,
+    /// Timestamp echo reply.
+    pub ts_ecr: u32,
+    /// Window field.
+    pub window: u16,
+    /// Its FIN waits for the mirrors' and is cleared.
+    pub strip_fin: bool,
+    /// Its SACK blocks claim what a mirror may lack and are blanked.
+    pub blank_sack: bool,
+}
+
+impl Output {
+    /// Drops the packet.
+    #[inline(always)]
+    pub const fn drop(reason: Reason) -> Self {
+        Self {
+            verdict: Verdict::Drop,
+            reason,
+            seq: 0,
+            ack: 0,
+            ts_val: 0,
+            ts_ecr: 0,
+            window: 0,
+            strip_fin: false,
+            blank_sack: false,
+        }
+    }
+
+    /// Answers the replica in the client's stead: the client has what the packet carries.
+    #[inline(always)]
+    pub fn turn_round(flow: &TcpFlow, from: u8, packet: &Segment) -> Self {
+        let replica = flow.replica(from);
+        let sync = &flow.sync;
+        Self {
+            verdict: Verdict::TurnRound,
+            seq: sync.client_nxt,
+            ack: seq::min(
+                seq::max(sync.client_ack, sync.isn.wrapping_add(1)).wrapping_add(flow.delta(from)),
+                replica.snd_nxt,
+            ),
+            ts_val: sync.client_ts,
+            ts_ecr: packet.ts_val,
+            window: sync.client_window,
+            ..Self::drop(Reason::TurnedRound)
+        }
+    }
+}
+
+/// What the client may be told of what was received.
+#[derive(Clone, Copy)]
+struct Told {
+    ack: u32,
+    edge: u32,
+}
+
+/// Takes in a packet of replica `from`.
+#[inline(always)]
+pub fn receive(
+    flow: &mut TcpFlow,
+    from: u8,
+    packet: &Segment,
+    conditions: &Conditions,
+    notes: &mut Notes,
+) -> Output {
+    roles::follow_health(flow, conditions, notes);
+    if packet.is(bit::SYN) {
+        return handshake::syn_ack(flow, from, packet, conditions, notes);
+    }
+    if packet.is(bit::RST) {
+        return reset(flow, from, packet, conditions, notes);
+    }
+    if !flow.is_warm(from, conditions) {
+        return Output::drop(Reason::MirrorSuppressed);
+    }
+    let advanced = learn(flow, from, packet, notes);
+    judge_close(flow, from, packet, conditions, notes);
+    if from == flow.flow.active {
+        roles::bound_lag(flow, conditions, notes);
+        from_active(flow, from, packet, conditions, advanced, notes)
+    } else {
+        from_mirror(flow, from, packet, conditions, advanced, notes)
+    }
+}
+
+/// Keeps the replica's numbers. Returns whether it acknowledged something new.
+#[inline(always)]
+fn learn(flow: &mut TcpFlow, from: u8, packet: &Segment, notes: &mut Notes) -> bool {
+    let client_nxt = flow.sync.client_nxt;
+    let replica = flow.replica_mut(from);
+    let end = packet.end();
+    if packet.payload > 0 && !seq::after(end, replica.snd_nxt) {
+        notes.retransmission = true;
+        notes.from = from;
+    }
+    replica.snd_nxt = seq::max(replica.snd_nxt, end);
+    if packet.is(bit::FIN) {
+        replica.flags |= flag::FIN;
+        replica.fin = end;
+    }
+    if packet.options & option::TIMESTAMP != 0 {
+        replica.ts_last = seq::max(replica.ts_last, packet.ts_val);
+    }
+    if !packet.is(bit::ACK) || seq::after(packet.ack, client_nxt) {
+        return false;
+    }
+    let edge = packet
+        .ack
+        .wrapping_add(u32::from(packet.window) << (replica.window_scale & 15));
+    replica.edge = seq::max(replica.edge, edge);
+    let advanced = seq::after(packet.ack, replica.rcv_nxt);
+    if advanced {
+        replica.rcv_nxt = packet.ack;
+        replica.behind_ms = 0;
+    }
+    advanced
+}
+
+/// The canonical sequence number after a replica's FIN, if it has sent one.
+#[inline(always)]
+fn fin_of(flow: &TcpFlow, slot: u8) -> Option<u32> {
+    let replica = flow.replica(slot);
+    (replica.flags & flag::FIN != 0).then(|| replica.fin.wrapping_sub(flow.delta(slot)))
+}
+
+/// A mirror that goes on beyond the place where the active replica closed shows that the close
+/// was a death: it takes over.
+#[inline(always)]
+fn judge_close(
+    flow: &mut TcpFlow,
+    from: u8,
+    packet: &Segment,
+    conditions: &Conditions,
+    notes: &mut Notes,
+) {
+    if !conditions.has(vni::flag::VOTE_ON_CLOSE) {
+        return;
+    }
+    let active = flow.flow.active;
+    let Some(fin) = fin_of(flow, active) else {
+        return;
+    };
+    // `fin` is after the FIN itself: it was delivered when `sent` reached it.
+    if !seq::before(flow.sync.sent, fin) {
+        return;
+    }
+    let mut goes_on = active;
+    for mirror in 0..REPLICAS as u8 {
+        let produced = flow
+            .replica(mirror)
+            .snd_nxt
+            .wrapping_sub(flow.delta(mirror));
+        let beyond = !seq::before(produced, fin) && fin_of(flow, mirror) != Some(fin);
+        let considered = mirror == from || from == active;
+        if mirror < flow.flow.replicas
+            && mirror != active
+            && considered
+            && beyond
+            && flow.is_warm(mirror, conditions)
+        {
+            goes_on = mirror;
+        }
+    }
+    if goes_on != active && (packet.length() > 0 || goes_on != from) {
+        flow.chill(active, Cold::ClosedEarly, notes);
+        roles::activate(flow, goes_on, cause::CLOSED_EARLY, notes);
+    }
+}
+
+/// Whether every warm replica has closed at `fin`.
+#[inline(always)]
+fn all_closed_at(flow: &TcpFlow, conditions: &Conditions, fin: u32) -> bool {
+    let mut all = true;
+    for slot in 0..REPLICAS as u8 {
+        all &= slot >= flow.flow.replicas
+            || !flow.is_warm(slot, conditions)
+            || fin_of(flow, slot) == Some(fin);
+    }
+    all
+}
+
+/// The smallest acknowledgement and window edge of the active and of every warm replica.
+#[inline(always)]
+fn may_tell(flow: &TcpFlow, conditions: &Conditions) -> Told {
+    let active = flow.replica(flow.flow.active);
+    let mut told = Told {
+        ack: active.rcv_nxt,
+        edge: active.edge,
+    };
+    if !conditions.has(vni::flag::HOLD_ACKS) {
+        return told;
+    }
+    for slot in 0..REPLICAS as u8 {
+        if slot < flow.flow.replicas && flow.is_warm(slot, conditions) {
+            let replica = flow.replica(slot);
+            told.ack = seq::min(told.ack, replica.rcv_nxt);
+            told.edge = seq::min(told.edge, replica.edge);
+        }
+    }
+    told
+}
+
+/// Whether telling the client this would be news.
+#[inline(always)]
+fn is_news(flow: &TcpFlow, told: Told) -> bool {
+    seq::after(told.ack, flow.sync.told_ack) || seq::after(told.edge, flow.sync.told_edge)
+}
+
+/// Notes what the client is told now and returns the window field that says it.
+#[inline(always)]
+fn tell(flow: &mut TcpFlow, told: Told) -> u16 {
+    let sync = &mut flow.sync;
+    sync.told_ack = seq::max(sync.told_ack, told.ack);
+    sync.told_edge = seq::max(sync.told_edge, told.edge);
+    let window = told.edge.wrapping_sub(told.ack) >> (sync.window_scale & 15);
+    if window > 0xffff { 0xffff } else { window as u16 }
+}
+
+/// The replica's timestamp in the canonical clock. When its newest value would run backwards for
+/// the client (another replica was active before, whose clock ran ahead), the replica's clock is
+/// anchored anew.
+#[inline(always)]
+fn canonical_ts(flow: &mut TcpFlow, from: u8, ts_val: u32) -> u32 {
+    let ts_sent = flow.sync.ts_sent;
+    let replica = flow.replica_mut(from);
+    let mut canonical = ts_val.wrapping_sub(replica.ts_offset);
+    if seq::before(canonical, ts_sent) && ts_val == replica.ts_last {
+        replica.ts_offset = ts_val.wrapping_sub(ts_sent);
+        canonical = ts_sent;
+    }
+    flow.sync.ts_sent = seq::max(ts_sent, canonical);
+    canonical
+}
+
+#[inline(always)]
+fn from_active(
+    flow: &mut TcpFlow,
+    from: u8,
+    packet: &Segment,
+    conditions: &Conditions,
+    advanced: bool,
+    notes: &mut Notes,
+) -> Output {
+    let delta = flow.delta(from);
+    let mut end = packet.end().wrapping_sub(delta);
+    let mut strip_fin = false;
+    if packet.is(bit::FIN)
+        && conditions.has(vni::flag::VOTE_ON_CLOSE)
+        && !all_closed_at(flow, conditions, end)
+    {
+        strip_fin = true;
+        end = end.wrapping_sub(1);
+    }
+    let told = may_tell(flow, conditions);
+    let held = seq::after(flow.replica(from).rcv_nxt, told.ack);
+    let news = is_news(flow, told);
+    if packet.payload == 0 && (strip_fin || (!packet.is(bit::FIN) && advanced && held)) && !news {
+        return Output::drop(if strip_fin {
+            Reason::FinHeld
+        } else {
+            Reason::AckHeld
+        });
+    }
+    // A replica that became active while it was behind sends what the client has already.
+    if flow.flow.takeovers > 0
+        && packet.payload > 0
+        && !packet.is(bit::FIN)
+        && !seq::after(end, flow.sync.client_ack)
+        && !news
+    {
+        return Output::turn_round(flow, from, packet);
+    }
+    deliver(flow, from, packet, told, end, strip_fin, held, notes)
+}
+
+/// Sends a replica's packet on in canonical numbers.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "one call site per role, all inlined")]
+fn deliver(
+    flow: &mut TcpFlow,
+    from: u8,
+    packet: &Segment,
+    told: Told,
+    end: u32,
+    strip_fin: bool,
+    held: bool,
+    notes: &mut Notes,
+) -> Output {
+    flow.sync.sent = seq::max(flow.sync.sent, end);
+    if packet.is(bit::FIN) && !strip_fin {
+        let client_closed = flow.sync.client_fin != flow.sync.client_isn;
+        if client_closed && flow.flow.state != state::CLOSED {
+            flow.flow.state = state::CLOSED;
+            notes.closed = true;
+        } else if flow.flow.state < state::CLOSING {
+            flow.flow.state = state::CLOSING;
+        }
+    }
+    let delta = flow.delta(from);
+    Output {
+        verdict: Verdict::ToClient,
+        reason: Reason::Delivered,
+        seq: packet.seq.wrapping_sub(delta),
+        ack: told.ack,
+        window: tell(flow, told),
+        ts_val: canonical_ts(flow, from, packet.ts_val),
+        ts_ecr: packet.ts_ecr,
+        strip_fin,
+        blank_sack: held,
+    }
+}
+
+#[inline(always)]
+fn from_mirror(
+    flow: &mut TcpFlow,
+    from: u8,
+    packet: &Segment,
+    conditions: &Conditions,
+    advanced: bool,
+    notes: &mut Notes,
+) -> Output {
+    let delta = flow.delta(from);
+    let seq = packet.seq.wrapping_sub(delta);
+    let end = packet.end().wrapping_sub(delta);
+    let told = may_tell(flow, conditions);
+    let active = *flow.replica(flow.flow.active);
+    // The last FIN of the set closes, whoever sends it.
+    if packet.is(bit::FIN)
+        && seq::before(flow.sync.sent, end)
+        && !seq::after(seq, flow.sync.sent)
+        && fin_of(flow, flow.flow.active) == Some(end)
+        && all_closed_at(flow, conditions, end)
+    {
+        let held = seq::after(active.rcv_nxt, told.ack);
+        return deliver(flow, from, packet, told, end, false, held, notes);
+    }
+    // Or it repeats that it lacks what the active one has: a clone was lost.
+    let lacks = !advanced
+        && packet.payload == 0
+        && packet.options & option::SACK != 0
+        && packet.ack == told.ack
+        && seq::after(active.rcv_nxt, told.ack);
+    if is_news(flow, told) || lacks {
+        let ts_val = seq::max(
+            packet.ts_val.wrapping_sub(flow.replica(from).ts_offset),
+            flow.sync.ts_sent,
+        );
+        flow.sync.ts_sent = ts_val;
+        return Output {
+            verdict: Verdict::AckToClient,
+            reason: Reason::AckRaised,
+            seq: flow.sync.sent,
+            ack: told.ack,
+            window: tell(flow, told),
+            ts_val,
+            ts_ecr: packet.ts_ecr,
+            strip_fin: false,
+            blank_sack: !lacks,
+        };
+    }
+    // Late data, a keep-alive or a window probe: nothing beyond what the client has.
+    let speaks = packet.length() > 0 || seq::before(packet.seq, flow.replica(from).snd_nxt);
+    if speaks && !seq::after(end, flow.sync.client_ack) {
+        return Output::turn_round(flow, from, packet);
+    }
+    Output::drop(Reason::MirrorSuppressed)
+}
+
+/// Takes in a reset of replica `from`.
+#[inline(always)]
+fn reset(
+    flow: &mut TcpFlow,
+    from: u8,
+    packet: &Segment,
+    conditions: &Conditions,
+    notes: &mut Notes,
+) -> Output {
+    if flow.flow.state < state::ESTABLISHED {
+        return handshake::refused(flow, from, packet, conditions, notes);
+    }
+    if flow.flow.state < state::CLOSED {
+        let voting = conditions.has(vni::flag::VOTE_ON_CLOSE);
+        let mirrored = roles::has_other_warm(flow, conditions, from);
+        if flow.replica(from).state == slot::WARM {
+            flow.chill(from, Cold::Reset, notes);
+        }
+        if from == flow.flow.active && mirrored && voting {
+            roles::promote(flow, conditions, cause::RESET, true, notes);
+            return Output::drop(Reason::ResetHeld);
+        }
+    }
+    if from != flow.flow.active {
+        return Output::drop(Reason::MirrorSuppressed);
+    }
+    if flow.flow.state != state::CLOSED {
+        flow.flow.state = state::CLOSED;
+        notes.closed = true;
+    }
+    Output {
+        verdict: Verdict::ToClient,
+        seq: packet.seq.wrapping_sub(flow.delta(from)),
+        ack: packet.ack,
+        window: packet.window,
+        ts_val: packet.ts_val.wrapping_sub(flow.replica(from).ts_offset),
+        ts_ecr: packet.ts_ecr,
+        ..Output::drop(Reason::Delivered)
+    }
+}

@@ -1,0 +1,216 @@
+//! UDP and ICMP echo: the same steering and cloning as TCP, mirrors suppressed, nothing to
+//! translate.
+
+use aya_ebpf::programs::XdpContext;
+use mirror_common::{
+    event::{cause, kind},
+    flow::{Flow, FlowKey, protocol, state},
+    limits::REPLICAS,
+    plan,
+    reason::Reason,
+    steering,
+    tcp::Conditions,
+    vni::Vni,
+};
+
+use crate::{
+    Action, flow, health,
+    maps::DATAGRAM_FLOWS,
+    packet::{
+        at,
+        headers::{Network, Transport},
+        rewrite::frame_addresses,
+    },
+    report::{self, Now},
+    steer,
+};
+
+/// The ports of a UDP header, source first, host order.
+#[inline(always)]
+fn udp_ports(ctx: &XdpContext, transport: &Transport) -> Option<(u16, u16)> {
+    let header = at(ctx, transport.offset(), 8)?;
+    // SAFETY: 8 bytes are there.
+    let ports = u32::from_be(unsafe { header.load32::<0>() });
+    Some(((ports >> 16) as u16, ports as u16))
+}
+
+/// Takes in a client's UDP datagram.
+#[inline(always)]
+pub(crate) fn udp_from_client(
+    ctx: &XdpContext,
+    network: &Network,
+    transport: &Transport,
+    vni: &Vni,
+    now: Now,
+) -> Action {
+    let Some((source, destination)) = udp_ports(ctx, transport) else {
+        return report::drop(Reason::Malformed);
+    };
+    let key = flow::key(vni, &network.source, protocol::UDP, source, destination);
+    from_client(ctx, transport, vni, &key, false, now)
+}
+
+/// Takes in an instance's UDP datagram.
+#[inline(always)]
+pub(crate) fn udp_from_replica(
+    ctx: &XdpContext,
+    network: &Network,
+    transport: &Transport,
+    vni: &Vni,
+    instance: u16,
+    now: Now,
+) -> Action {
+    let Some((source, destination)) = udp_ports(ctx, transport) else {
+        return report::drop(Reason::Malformed);
+    };
+    let key = flow::key(vni, &network.destination, protocol::UDP, destination, source);
+    from_replica(ctx, vni, &key, instance, now)
+}
+
+/// Sends a client's datagram of a flow on. `asks`: it asks for an answer.
+#[inline(always)]
+pub(crate) fn from_client(
+    ctx: &XdpContext,
+    transport: &Transport,
+    vni: &Vni,
+    key: &FlowKey,
+    asks: bool,
+    now: Now,
+) -> Action {
+    let flow = match DATAGRAM_FLOWS.get_ptr_mut(key) {
+        Some(flow) => flow,
+        None => match open(ctx, key, now) {
+            Ok(flow) => flow,
+            Err(action) => return action,
+        },
+    };
+    // SAFETY: the value outlives the program run; the fields that two CPUs may write are single
+    // words for which the last writer may win.
+    let flow = unsafe { &mut *flow };
+    flow.packets += 1;
+    flow.seen_s = now.s();
+    let Some(world) = health::of(flow, vni, now) else {
+        return report::drop(Reason::NoReplica);
+    };
+    let Some(active) = follow_health(flow, key, &world.conditions, now) else {
+        return report::drop(Reason::NoReplica);
+    };
+    if flow.replicas < 2 || !steer::can_clone(ctx) {
+        if flow.replicas >= 2 {
+            report::count(Reason::TooLargeToClone);
+        }
+        return steer::to_instance(ctx, active, asks, now);
+    }
+    let flags = if asks { plan::flag::ASKS } else { 0 };
+    let Some(plan) = steer::new_plan(transport.offset(), flags) else {
+        return report::drop(Reason::NoPort);
+    };
+    for slot in 0..REPLICAS {
+        if world.conditions.is_alive(slot as u8) {
+            plan.copies[slot].ifindex = world.ifindex[slot];
+            plan.copies[slot].instance = flow.instances[slot];
+        }
+    }
+    steer::broadcast(ctx, flow.set, plan)
+}
+
+/// Lets the active replica's datagram through.
+#[inline(always)]
+pub(crate) fn from_replica(
+    ctx: &XdpContext,
+    vni: &Vni,
+    key: &FlowKey,
+    instance: u16,
+    now: Now,
+) -> Action {
+    report::heard(instance, now);
+    let Some(flow) = DATAGRAM_FLOWS.get_ptr_mut(key) else {
+        return report::drop(Reason::ReturnWithoutFlow);
+    };
+    // SAFETY: as in `from_client`.
+    let flow = unsafe { &mut *flow };
+    let Some(world) = health::of(flow, vni, now) else {
+        return report::drop(Reason::NoReplica);
+    };
+    if follow_health(flow, key, &world.conditions, now) != Some(instance) {
+        return report::drop(Reason::MirrorSuppressed);
+    }
+    flow.packets += 1;
+    flow.seen_s = now.s();
+    steer::to_client(ctx, flow, Reason::Delivered)
+}
+
+/// Opens a flow.
+#[inline(always)]
+fn open(ctx: &XdpContext, key: &FlowKey, now: Now) -> Result<*mut Flow, Action> {
+    let Some((set, replicas)) = steer::choose(key.vni, steering::hash(key)) else {
+        return Err(report::drop(Reason::NoReplicaSet));
+    };
+    let Some((host_mac, client_mac)) = frame_addresses(ctx) else {
+        return Err(report::drop(Reason::Malformed));
+    };
+    let flow = Flow {
+        packets: 0,
+        opened_s: now.s(),
+        seen_s: now.s(),
+        set,
+        ifindex: ctx.ingress_ifindex() as u32,
+        instances: replicas.instances,
+        client_mac,
+        host_mac,
+        replicas: replicas.replicas,
+        active: 0,
+        state: state::ESTABLISHED,
+        takeovers: 0,
+        cold: 0,
+        pad: [0; 7],
+    };
+    if DATAGRAM_FLOWS.insert(key, flow, 0).is_err() {
+        report::count(Reason::FlowTableFull);
+        return Err(steer::to_instance(ctx, replicas.instances[0], false, now));
+    }
+    report::count(Reason::FlowOpened);
+    DATAGRAM_FLOWS
+        .get_ptr_mut(key)
+        .ok_or_else(|| report::drop(Reason::FlowTableFull))
+}
+
+/// The instance whose output reaches the client; another than before when that one may not be
+/// active any more. `None`: nobody is left.
+#[inline(always)]
+fn follow_health(
+    flow: &mut Flow,
+    key: &FlowKey,
+    conditions: &Conditions,
+    now: Now,
+) -> Option<u16> {
+    let active = flow.active & (REPLICAS as u8 - 1);
+    let instance = |slot: u8| flow.instances[usize::from(slot) & (REPLICAS - 1)];
+    if conditions.is_up(active) {
+        return Some(instance(active));
+    }
+    let mut best = active;
+    for slot in 0..REPLICAS as u8 {
+        let better = conditions.is_up(slot) && !conditions.is_up(best);
+        let possible = conditions.is_alive(slot) && !conditions.is_alive(best);
+        if better || possible {
+            best = slot;
+        }
+    }
+    if !conditions.is_alive(best) {
+        return None;
+    }
+    let (from, to) = (instance(active), instance(best));
+    if best != active {
+        let why = if conditions.is_alive(active) {
+            cause::EVACUATED
+        } else {
+            cause::DEAD
+        };
+        flow.active = best;
+        flow.takeovers = flow.takeovers.saturating_add(1);
+        report::count(Reason::Takeover);
+        report::flow_event(key, now, kind::TAKEOVER, why, from, to);
+    }
+    Some(to)
+}

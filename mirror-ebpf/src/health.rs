@@ -1,0 +1,42 @@
+//! What the instance table says of a flow's replicas.
+
+use mirror_common::{flow::Flow, limits::REPLICAS, tcp::Conditions, tcp::Notes, vni::Vni};
+
+use crate::{
+    maps::{INSTANCES, SCRATCH},
+    report::Now,
+};
+
+/// A flow's replicas by slot, as the protocol and the plan need them.
+pub(crate) struct World {
+    pub(crate) conditions: Conditions,
+    /// The interface that leads to each replica; 0 for unused slots.
+    pub(crate) ifindex: [u32; REPLICAS],
+    /// What the protocol notes.
+    pub(crate) notes: Notes,
+}
+
+/// Looks up a flow's replicas. The table's words are copied as they are, without a branch on
+/// them: the verifier would follow every combination of four states.
+#[inline(always)]
+pub(crate) fn of(flow: &Flow, vni: &Vni, now: Now) -> Option<&'static mut World> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: the scratch value is this CPU's own for the run of the program, which looks at one
+    // flow.
+    let world = unsafe { &mut (*scratch).world };
+    world.notes = Notes::default();
+    world.conditions.now_ms = now.ms();
+    world.conditions.vni = *vni;
+    for slot in 0..REPLICAS {
+        world.conditions.state[slot] = 0;
+        world.ifindex[slot] = 0;
+        if slot < usize::from(flow.replicas)
+            && let Some(instance) = INSTANCES.get(u32::from(flow.instances[slot]))
+        {
+            world.conditions.state[slot] = instance.state as u8;
+            world.conditions.deadline_ms[slot] = instance.deadline_ms;
+            world.ifindex[slot] = instance.ifindex;
+        }
+    }
+    Some(world)
+}

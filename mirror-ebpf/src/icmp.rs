@@ -1,0 +1,319 @@
+//! ICMP: echo is a datagram flow; errors go to the replicas of the flow that they quote, with
+//! the quoted sequence number in each replica's own space. Eight quoted bytes are enough.
+
+use aya_ebpf::programs::XdpContext;
+use mirror_common::{
+    checksum::Delta,
+    flow::{Address, FlowKey, protocol},
+    limits::REPLICAS,
+    plan,
+    reason::Reason,
+    tcp::{Segment, client, segment::bit},
+    vni::Vni,
+};
+
+use crate::{
+    Action, datagram,
+    flow::{self, Found},
+    health,
+    maps::DATAGRAM_FLOWS,
+    packet::{
+        at,
+        headers::{Network, Transport, quoted_v4},
+    },
+    report::{self, Now},
+    steer,
+};
+
+/// What an ICMP message concerns.
+pub(crate) enum Concerns {
+    Tcp(FlowKey),
+    Datagram(FlowKey),
+}
+
+/// What a clone of an ICMP message needs.
+pub(crate) struct Quoted {
+    pub(crate) flow: Concerns,
+    pub(crate) flags: u8,
+    pub(crate) edges: u8,
+}
+
+/// Kinds of ICMP messages, for both versions.
+enum Kind {
+    Echo,
+    EchoReply,
+    Error,
+    /// Neighbour discovery and its like: the host's own business.
+    Local,
+    Other,
+}
+
+#[inline(always)]
+fn kind(v4: bool, number: u8) -> Kind {
+    match (v4, number) {
+        (true, 8) | (false, 128) => Kind::Echo,
+        (true, 0) | (false, 129) => Kind::EchoReply,
+        (true, 3 | 11 | 12) | (false, 1..=4) => Kind::Error,
+        (false, 130..=137 | 143) => Kind::Local,
+        _ => Kind::Other,
+    }
+}
+
+/// Number and echo identifier of an ICMP header.
+#[inline(always)]
+fn header(ctx: &XdpContext, transport: &Transport) -> Option<(u8, u16)> {
+    let header = at(ctx, transport.offset(), 8)?;
+    // SAFETY: 8 bytes are there.
+    Some(unsafe { (header.load8::<0>(), u16::from_be(header.load16::<4>())) })
+}
+
+/// Takes in a client's or a router's message for a VNI.
+#[inline(always)]
+pub(crate) fn from_client(
+    ctx: &XdpContext,
+    network: &Network,
+    transport: &Transport,
+    vni: &Vni,
+    now: Now,
+) -> Action {
+    let Some((number, identifier)) = header(ctx, transport) else {
+        return report::drop(Reason::Malformed);
+    };
+    match kind(network.is_v4(), number) {
+        Kind::Echo => {
+            let key = flow::key(vni, &network.source, transport.protocol, identifier, 0);
+            datagram::from_client(ctx, transport, vni, &key, true, now)
+        }
+        Kind::Error => error_from_client(ctx, network, transport, vni, now),
+        Kind::Local => report::pass(Reason::NotVni),
+        Kind::EchoReply | Kind::Other => report::drop(Reason::UnknownProtocol),
+    }
+}
+
+/// Takes in an instance's message.
+#[inline(always)]
+pub(crate) fn from_replica(
+    ctx: &XdpContext,
+    network: &Network,
+    transport: &Transport,
+    vni: &Vni,
+    instance: u16,
+    now: Now,
+) -> Action {
+    let Some((number, identifier)) = header(ctx, transport) else {
+        return report::drop(Reason::Malformed);
+    };
+    match kind(network.is_v4(), number) {
+        Kind::EchoReply => {
+            let key = flow::key(vni, &network.destination, transport.protocol, identifier, 0);
+            datagram::from_replica(ctx, vni, &key, instance, now)
+        }
+        Kind::Error => error_from_replica(ctx, network, transport, vni, instance, now),
+        Kind::Local => report::pass(Reason::NotVni),
+        Kind::Echo | Kind::Other => report::drop(Reason::UnknownProtocol),
+    }
+}
+
+/// The packet that an error quotes.
+struct Quotation {
+    source: Address,
+    destination: Address,
+    protocol: u8,
+    /// Source and destination port, host order.
+    ports: (u16, u16),
+    /// Offset of its transport header from the ICMP header.
+    offset: usize,
+}
+
+/// Reads the quotation behind an ICMP header.
+#[inline(always)]
+fn quotation(ctx: &XdpContext, network: &Network, transport: &Transport) -> Option<Quotation> {
+    let start = transport.offset() + 8;
+    let (source, destination, protocol, offset) = if network.is_v4() {
+        let header = at(ctx, start, 20)?;
+        let (protocol, offset) = quoted_v4(ctx, start)?;
+        // SAFETY: 20 bytes are there.
+        let (source, destination) = unsafe { (header.load32::<12>(), header.load32::<16>()) };
+        (
+            mirror_common::flow::ipv4(source),
+            mirror_common::flow::ipv4(destination),
+            protocol,
+            offset - transport.offset(),
+        )
+    } else {
+        let header = at(ctx, start, 40)?;
+        // SAFETY: 40 bytes are there.
+        unsafe {
+            (
+                header.load_address::<8>(),
+                header.load_address::<24>(),
+                header.load8::<6>(),
+                48,
+            )
+        }
+    };
+    let quoted = at(ctx, transport.offset() + offset, 8)?;
+    // SAFETY: 8 bytes are there.
+    let ports = u32::from_be(unsafe { quoted.load32::<0>() });
+    Some(Quotation {
+        source,
+        destination,
+        protocol,
+        ports: ((ports >> 16) as u16, ports as u16),
+        offset,
+    })
+}
+
+/// What a message for a VNI concerns, for the clone program.
+#[inline(always)]
+pub(crate) fn plan_for(
+    ctx: &XdpContext,
+    network: &Network,
+    transport: &Transport,
+    vni: &Vni,
+) -> Option<Quoted> {
+    let (number, identifier) = header(ctx, transport)?;
+    if let Kind::Echo = kind(network.is_v4(), number) {
+        let key = flow::key(vni, &network.source, transport.protocol, identifier, 0);
+        return Some(Quoted {
+            flow: Concerns::Datagram(key),
+            flags: plan::flag::ASKS,
+            edges: 0,
+        });
+    }
+    let quoted = quotation(ctx, network, transport)?;
+    // The VNI's packet to the client is quoted: its destination is the client.
+    let key = flow::key(
+        vni,
+        &quoted.destination,
+        quoted.protocol,
+        quoted.ports.1,
+        quoted.ports.0,
+    );
+    let tcp = quoted.protocol == protocol::TCP;
+    Some(Quoted {
+        flow: if tcp {
+            Concerns::Tcp(key)
+        } else {
+            Concerns::Datagram(key)
+        },
+        flags: if tcp { plan::flag::QUOTES_TCP } else { 0 },
+        edges: quoted.offset as u8,
+    })
+}
+
+/// An error on the way from the client's side: to every replica of the flow.
+#[inline(always)]
+fn error_from_client(
+    ctx: &XdpContext,
+    network: &Network,
+    transport: &Transport,
+    vni: &Vni,
+    now: Now,
+) -> Action {
+    let Some(quoted) = plan_for(ctx, network, transport, vni) else {
+        return report::drop(Reason::Malformed);
+    };
+    match quoted.flow {
+        Concerns::Tcp(key) => match flow::find_tcp(&key, vni) {
+            Found::Mirrored(flow) => {
+                // SAFETY: the value outlives the program run; offsets are fixed by now.
+                let flow = unsafe { &*flow };
+                let (Some(world), Some(plan)) = (
+                    health::of(&flow.flow, vni, now),
+                    steer::new_plan(transport.offset(), quoted.flags),
+                ) else {
+                    return report::drop(Reason::NoReplica);
+                };
+                plan.edges = quoted.edges;
+                // A reset is the segment that every replica with a connection gets.
+                let any = Segment {
+                    flags: bit::RST,
+                    ..Segment::default()
+                };
+                for slot in 0..REPLICAS {
+                    let copy = &mut plan.copies[slot];
+                    if client::copy_for(flow, slot as u8, &any, &world.conditions, copy) {
+                        copy.ifindex = world.ifindex[slot];
+                    }
+                }
+                report::count(Reason::IcmpError);
+                steer::broadcast(ctx, flow.flow.set, plan)
+            }
+            Found::Plain(flow) => {
+                report::count(Reason::IcmpError);
+                // SAFETY: as above.
+                steer::to_instance(ctx, unsafe { (*flow).instances[0] }, false, now)
+            }
+            Found::HalfOpen(_) | Found::None => report::drop(Reason::NoFlow),
+        },
+        Concerns::Datagram(key) => {
+            if DATAGRAM_FLOWS.get_ptr(&key).is_none() {
+                return report::drop(Reason::NoFlow);
+            }
+            report::count(Reason::IcmpError);
+            datagram::from_client(ctx, transport, vni, &key, false, now)
+        }
+    }
+}
+
+/// An instance's error about a client's packet: the active replica's goes to the client.
+#[inline(always)]
+fn error_from_replica(
+    ctx: &XdpContext,
+    network: &Network,
+    transport: &Transport,
+    vni: &Vni,
+    instance: u16,
+    now: Now,
+) -> Action {
+    let Some(quoted) = quotation(ctx, network, transport) else {
+        return report::drop(Reason::Malformed);
+    };
+    let key = flow::key(
+        vni,
+        &quoted.source,
+        quoted.protocol,
+        quoted.ports.0,
+        quoted.ports.1,
+    );
+    if quoted.protocol != protocol::TCP {
+        return datagram::from_replica(ctx, vni, &key, instance, now);
+    }
+    report::heard(instance, now);
+    let flow = match flow::find_tcp(&key, vni) {
+        // SAFETY: the value outlives the program run.
+        Found::Mirrored(flow) | Found::HalfOpen(flow) => unsafe { &(*flow).flow },
+        // SAFETY: as above.
+        Found::Plain(flow) => unsafe { &*flow },
+        Found::None => return report::drop(Reason::ReturnWithoutFlow),
+    };
+    if flow::slot_of(flow, instance) != Some(flow.active) {
+        return report::drop(Reason::MirrorSuppressed);
+    }
+    steer::to_client(ctx, flow, Reason::IcmpError)
+}
+
+/// Puts the quoted sequence number into the replica's space. The quoted header's own checksum is
+/// left: it is seldom quoted and never checked.
+#[inline(always)]
+pub(crate) fn translate_quotation(
+    ctx: &XdpContext,
+    offset: usize,
+    quoted: usize,
+    delta: u32,
+) -> Option<()> {
+    let header = at(ctx, offset + (quoted & 127), 8)?;
+    let mut change = Delta::new();
+    // SAFETY: 8 bytes are there.
+    unsafe {
+        let old = header.load32::<4>();
+        let new = u32::from_be(old).wrapping_add(delta).to_be();
+        change.double(old, new);
+        header.store32::<4>(new);
+    }
+    let icmp = at(ctx, offset, 8)?;
+    // SAFETY: 8 bytes are there.
+    unsafe { icmp.store16::<2>(change.apply(icmp.load16::<2>())) };
+    Some(())
+}

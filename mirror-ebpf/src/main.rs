@@ -1,0 +1,74 @@
+//! The XDP programs of the dataplane. Entry points only: each reads its packet, lets the pure
+//! code of `mirror-common` decide, and carries the verdict out.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod clone;
+mod datagram;
+mod flow;
+mod health;
+mod icmp;
+mod instance_return;
+mod lock;
+mod maps;
+mod packet;
+mod report;
+mod steer;
+mod tcp;
+mod vni_ingress;
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+
+/// Client traffic: attached to each interface on which a VNI's packets arrive.
+#[xdp]
+pub fn vni_ingress(ctx: XdpContext) -> u32 {
+    vni_ingress::run(&ctx).action()
+}
+
+/// Replies of instances: attached to each instance link.
+#[xdp]
+pub fn instance_return(ctx: XdpContext) -> u32 {
+    instance_return::run(&ctx).action()
+}
+
+/// One copy on its way out: runs for every entry of every devmap.
+#[xdp(map = "devmap")]
+pub fn clone(ctx: XdpContext) -> u32 {
+    clone::run(&ctx).action()
+}
+
+/// What becomes of a packet, with the reason under which it is counted.
+#[must_use]
+#[derive(Clone, Copy)]
+pub(crate) enum Action {
+    /// To the kernel's stack, or on to the device in a devmap program.
+    Pass,
+    /// Gone.
+    Drop,
+    /// Back out of the interface it came from.
+    Transmit,
+    /// Handed to a redirect helper, whose return value this is.
+    Redirect(u32),
+}
+
+impl Action {
+    fn action(self) -> u32 {
+        match self {
+            Self::Pass => xdp_action::XDP_PASS,
+            Self::Drop => xdp_action::XDP_DROP,
+            Self::Transmit => xdp_action::XDP_TX,
+            Self::Redirect(action) => action,
+        }
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // Nothing here panics: the verifier would refuse the endless loop if it were reachable.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

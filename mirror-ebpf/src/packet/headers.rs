@@ -1,0 +1,224 @@
+//! Ethernet, VLAN, IPv4 and IPv6 headers: in two stages, so that other traffic is told apart
+//! before anything in it can be called malformed.
+
+use aya_ebpf::programs::XdpContext;
+use mirror_common::{
+    flow::{Address, ipv4},
+    limits::{IPV6_EXTENSIONS, VLAN_TAGS},
+    reason::Reason,
+};
+
+use super::at;
+use crate::maps::SCRATCH;
+
+const ETHERNET: usize = 14;
+const VLAN: usize = 4;
+const IPV4: u16 = 0x0800_u16.to_be();
+const IPV6: u16 = 0x86dd_u16.to_be();
+const VLAN_8021Q: u16 = 0x8100_u16.to_be();
+const VLAN_8021AD: u16 = 0x88a8_u16.to_be();
+/// Bound on where an IP or transport header can be, for the verifier; a power of two.
+const OFFSET_MAX: u16 = 512;
+
+/// Addresses of a packet: enough to know whether it concerns a VNI.
+#[repr(C)]
+pub(crate) struct Network {
+    pub(crate) source: Address,
+    pub(crate) destination: Address,
+    offset: u16,
+    v4: u8,
+    pad: u8,
+}
+
+impl Network {
+    /// Offset of the IP header.
+    #[inline(always)]
+    pub(crate) fn offset(&self) -> usize {
+        usize::from(self.offset & (OFFSET_MAX - 1))
+    }
+
+    /// IPv4, or else IPv6.
+    #[inline(always)]
+    pub(crate) fn is_v4(&self) -> bool {
+        self.v4 != 0
+    }
+
+    /// Ones'-complement sum of the pseudo-header of a segment of `length` bytes (RFC 9293,
+    /// section 3.1; RFC 8200, section 8.1).
+    #[inline(always)]
+    pub(crate) fn pseudo_header(&self, length: u16, protocol: u8) -> u32 {
+        let mut sum = u32::from(length.to_be()) + u32::from(u16::from(protocol).to_be());
+        // Spelt out: the verifier loses a pointer that walks through both.
+        let (s, d) = (&self.source, &self.destination);
+        for word in [s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3]] {
+            sum += (word & 0xffff) + (word >> 16);
+        }
+        // The words that map IPv4 into IPv6 are no part of its pseudo-header: 0xffff twice,
+        // which is zero in ones' complement.
+        sum
+    }
+}
+
+/// Where the payload of IP is.
+#[repr(C)]
+pub(crate) struct Transport {
+    offset: u16,
+    end: u16,
+    pub(crate) protocol: u8,
+    pad: [u8; 3],
+}
+
+impl Transport {
+    /// Offset of the transport header.
+    #[inline(always)]
+    pub(crate) fn offset(&self) -> usize {
+        usize::from(self.offset & (OFFSET_MAX - 1))
+    }
+
+    /// Bytes from the transport header to the end of the packet by the IP header's length.
+    #[inline(always)]
+    pub(crate) fn length(&self) -> u16 {
+        self.end.wrapping_sub(self.offset)
+    }
+}
+
+/// Finds the IP header. `None`: not IP, or too short to tell.
+#[inline(always)]
+pub(crate) fn network(ctx: &XdpContext) -> Option<&'static Network> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: the scratch value is this CPU's own for the run of the program, which looks at one
+    // packet.
+    let network = unsafe { &mut (*scratch).network };
+    let ethernet = at(ctx, 0, ETHERNET)?;
+    // SAFETY: 14 bytes are there.
+    let mut kind = unsafe { ethernet.load16::<12>() };
+    let mut offset = ETHERNET;
+    for _ in 0..VLAN_TAGS {
+        if kind != VLAN_8021Q && kind != VLAN_8021AD {
+            break;
+        }
+        let tag = at(ctx, offset, VLAN)?;
+        // SAFETY: 4 bytes are there.
+        kind = unsafe { tag.load16::<2>() };
+        offset += VLAN;
+    }
+    network.offset = offset as u16;
+    if kind == IPV4 {
+        let header = at(ctx, network.offset(), 20)?;
+        // SAFETY: 20 bytes are there.
+        unsafe {
+            network.source = ipv4(header.load32::<12>());
+            network.destination = ipv4(header.load32::<16>());
+        }
+        network.v4 = 1;
+        return Some(network);
+    }
+    if kind == IPV6 {
+        let header = at(ctx, network.offset(), 40)?;
+        // SAFETY: 40 bytes are there.
+        unsafe {
+            network.source = header.load_address::<8>();
+            network.destination = header.load_address::<24>();
+        }
+        network.v4 = 0;
+        return Some(network);
+    }
+    None
+}
+
+/// Finds the transport header.
+#[inline(always)]
+pub(crate) fn transport(
+    ctx: &XdpContext,
+    network: &Network,
+) -> Result<&'static Transport, Reason> {
+    let scratch = SCRATCH.get_ptr_mut(0).ok_or(Reason::Malformed)?;
+    // SAFETY: as in `network`.
+    let found = unsafe { &mut (*scratch).transport };
+    if network.is_v4() {
+        transport_v4(ctx, network.offset(), found)?;
+    } else {
+        transport_v6(ctx, network.offset(), found)?;
+    }
+    if found.offset >= OFFSET_MAX
+        || found.offset > found.end
+        || usize::from(found.end) > super::length(ctx)
+    {
+        return Err(Reason::Malformed);
+    }
+    Ok(found)
+}
+
+/// The transport header behind an IPv4 header. Fragments are not for us: only the first has
+/// ports.
+#[inline(always)]
+fn transport_v4(ctx: &XdpContext, offset: usize, found: &mut Transport) -> Result<(), Reason> {
+    const MORE_FRAGMENTS_OR_OFFSET: u16 = 0x3fff_u16.to_be();
+    let header = at(ctx, offset, 20).ok_or(Reason::Malformed)?;
+    // SAFETY: 20 bytes are there.
+    let (version, total, fragment, protocol) = unsafe {
+        (
+            header.load8::<0>(),
+            u16::from_be(header.load16::<2>()),
+            header.load16::<6>(),
+            header.load8::<9>(),
+        )
+    };
+    let length = u16::from(version & 15) * 4;
+    if version >> 4 != 4 || length < 20 {
+        return Err(Reason::Malformed);
+    }
+    if fragment & MORE_FRAGMENTS_OR_OFFSET != 0 {
+        return Err(Reason::Fragment);
+    }
+    found.offset = offset as u16 + length;
+    found.end = (offset as u16).checked_add(total).ok_or(Reason::Malformed)?;
+    found.protocol = protocol;
+    Ok(())
+}
+
+/// The transport header behind an IPv6 header and its extensions.
+#[inline(always)]
+fn transport_v6(ctx: &XdpContext, offset: usize, found: &mut Transport) -> Result<(), Reason> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const DESTINATION: u8 = 60;
+    let header = at(ctx, offset, 40).ok_or(Reason::Malformed)?;
+    // SAFETY: 40 bytes are there.
+    let (payload, protocol) = unsafe { (u16::from_be(header.load16::<4>()), header.load8::<6>()) };
+    found.offset = offset as u16 + 40;
+    found.end = (found.offset)
+        .checked_add(payload)
+        .ok_or(Reason::Malformed)?;
+    found.protocol = protocol;
+    for _ in 0..IPV6_EXTENSIONS {
+        let protocol = found.protocol;
+        if protocol == FRAGMENT {
+            return Err(Reason::Fragment);
+        }
+        if protocol != HOP_BY_HOP && protocol != ROUTING && protocol != DESTINATION {
+            break;
+        }
+        if found.offset >= OFFSET_MAX {
+            return Err(Reason::Malformed);
+        }
+        let extension = at(ctx, found.offset(), 8).ok_or(Reason::Malformed)?;
+        // SAFETY: 8 bytes are there.
+        unsafe {
+            found.protocol = extension.load8::<0>();
+            found.offset += 8 + u16::from(extension.load8::<1>()) * 8;
+        }
+    }
+    Ok(())
+}
+
+/// The transport header of a quoted IPv4 packet: its protocol and offset.
+#[inline(always)]
+pub(crate) fn quoted_v4(ctx: &XdpContext, offset: usize) -> Option<(u8, usize)> {
+    let header = at(ctx, offset, 20)?;
+    // SAFETY: 20 bytes are there.
+    let (version, protocol) = unsafe { (header.load8::<0>(), header.load8::<9>()) };
+    let length = usize::from(version & 15) * 4;
+    (version >> 4 == 4 && length >= 20).then_some((protocol, offset + length))
+}

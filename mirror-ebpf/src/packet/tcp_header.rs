@@ -1,0 +1,188 @@
+//! Reads TCP headers into the protocol's [`Segment`].
+
+use aya_ebpf::programs::XdpContext;
+use mirror_common::{
+    limits::{SACK_BLOCKS, TCP_OPTIONS},
+    reason::Reason,
+    tcp::{Segment, option, segment::bit},
+};
+
+use super::{at, headers::Transport};
+use crate::maps::SCRATCH;
+
+/// A parsed TCP header and where its translatable options are.
+pub(crate) struct TcpHeader {
+    pub(crate) segment: Segment,
+    /// Source and destination port, host order.
+    pub(crate) source: u16,
+    pub(crate) destination: u16,
+    /// Header length, bytes.
+    pub(crate) length: u8,
+    /// Where the walk through the options is.
+    cursor: u8,
+    pub(crate) options: Options,
+}
+
+/// Offsets from the start of the TCP header; 0: not there.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Options {
+    /// The timestamp value; the echo reply follows.
+    pub(crate) timestamps: u8,
+    /// The SACK option; its first edge is two bytes on.
+    pub(crate) sack: u8,
+    /// SACK blocks.
+    pub(crate) blocks: u8,
+}
+
+/// Parses a TCP header, into this CPU's scratch memory: the stack is too small for it.
+#[inline(always)]
+pub(crate) fn parse(
+    ctx: &XdpContext,
+    transport: &Transport,
+) -> Result<&'static TcpHeader, Reason> {
+    /// NOP, NOP, timestamps of ten bytes: how every common stack lays out a header with
+    /// timestamps and nothing else.
+    const ALIGNED_TIMESTAMPS: u32 = 0x0101_080a_u32.to_be();
+    let offset = transport.offset();
+    let header = at(ctx, offset, 20).ok_or(Reason::Malformed)?;
+    // SAFETY: 20 bytes are there.
+    let (ports, seq, ack, length, flags, window) = unsafe {
+        (
+            u32::from_be(header.load32::<0>()),
+            u32::from_be(header.load32::<4>()),
+            u32::from_be(header.load32::<8>()),
+            usize::from(header.load8::<12>() >> 4) * 4,
+            header.load8::<13>() & 0x3f,
+            u16::from_be(header.load16::<14>()),
+        )
+    };
+    if length < 20 || length > usize::from(transport.length()) {
+        return Err(Reason::Malformed);
+    }
+    let scratch = SCRATCH.get_ptr_mut(0).ok_or(Reason::Malformed)?;
+    // SAFETY: the scratch value is this CPU's own for the run of the program, which parses one
+    // header.
+    let parsed = unsafe { &mut (*scratch).header };
+    *parsed = TcpHeader {
+        segment: Segment {
+            seq,
+            ack,
+            window,
+            flags,
+            payload: u32::from(transport.length()) - length as u32,
+            ..Segment::default()
+        },
+        source: (ports >> 16) as u16,
+        destination: ports as u16,
+        length: length as u8,
+        cursor: 20,
+        options: Options::default(),
+    };
+    if length == 20 {
+        return Ok(parsed);
+    }
+    if length == 32 {
+        let options = at(ctx, offset, 32).ok_or(Reason::Malformed)?;
+        // SAFETY: 32 bytes are there.
+        unsafe {
+            if options.load32::<20>() == ALIGNED_TIMESTAMPS {
+                parsed.segment.ts_val = u32::from_be(options.load32::<24>());
+                parsed.segment.ts_ecr = u32::from_be(options.load32::<28>());
+                parsed.segment.options = option::TIMESTAMP;
+                parsed.options.timestamps = 24;
+                return Ok(parsed);
+            }
+        }
+    }
+    if walk(ctx, offset, parsed).is_none() {
+        return Err(Reason::Malformed);
+    }
+    Ok(parsed)
+}
+
+/// Walks the options one by one. `None`: malformed.
+#[inline(always)]
+fn walk(ctx: &XdpContext, offset: usize, parsed: &mut TcpHeader) -> Option<()> {
+    const END: u8 = 0;
+    const NOP: u8 = 1;
+    const WINDOW_SCALE: u8 = 3;
+    const SACK_PERMITTED: u8 = 4;
+    const SACK: u8 = 5;
+    const TIMESTAMPS: u8 = 8;
+    const MD5: u8 = 19;
+    const AO: u8 = 29;
+    const MPTCP: u8 = 30;
+    for _ in 0..TCP_OPTIONS {
+        if parsed.cursor >= parsed.length {
+            break;
+        }
+        let position = usize::from(parsed.cursor & 63);
+        let kind = at(ctx, offset + position, 1)?;
+        // SAFETY: one byte is there.
+        let kind = unsafe { kind.load8::<0>() };
+        if kind == END {
+            break;
+        }
+        if kind == NOP {
+            parsed.cursor += 1;
+            continue;
+        }
+        let option = at(ctx, offset + position, 2)?;
+        // SAFETY: two bytes are there.
+        let length = usize::from(unsafe { option.load8::<1>() });
+        if length < 2 || position + length > usize::from(parsed.length) {
+            return None;
+        }
+        match kind {
+            WINDOW_SCALE if length == 3 => {
+                let option = at(ctx, offset + position, 3)?;
+                // SAFETY: three bytes are there. RFC 7323, 2.3: more than 14 means 14.
+                parsed.segment.window_scale = unsafe { option.load8::<2>() }.min(14);
+                parsed.segment.options |= option::WINDOW_SCALE;
+            }
+            SACK_PERMITTED => parsed.segment.options |= option::SACK,
+            SACK if length >= 10 && (length - 2).is_multiple_of(8) => {
+                parsed.segment.options |= option::SACK;
+                parsed.options.sack = position as u8;
+                parsed.options.blocks = ((length - 2) / 8).min(SACK_BLOCKS) as u8;
+            }
+            TIMESTAMPS if length == 10 => {
+                let option = at(ctx, offset + position, 10)?;
+                // SAFETY: ten bytes are there.
+                unsafe {
+                    parsed.segment.ts_val = u32::from_be(option.load32::<2>());
+                    parsed.segment.ts_ecr = u32::from_be(option.load32::<6>());
+                }
+                parsed.segment.options |= option::TIMESTAMP;
+                parsed.options.timestamps = position as u8 + 2;
+            }
+            MD5 | AO | MPTCP => parsed.segment.options |= option::UNTRANSLATABLE,
+            _ => {}
+        }
+        parsed.cursor = (position + length) as u8;
+    }
+    Some(())
+}
+
+/// Whether the checksum covers no more than the pseudo-header: the sender left the rest to a
+/// device that the packet never saw.
+#[inline(always)]
+pub(crate) fn has_partial_checksum(
+    ctx: &XdpContext,
+    network: &super::headers::Network,
+    transport: &Transport,
+) -> bool {
+    let Some(header) = at(ctx, transport.offset(), 20) else {
+        return false;
+    };
+    let sum = network.pseudo_header(transport.length(), transport.protocol);
+    // SAFETY: 20 bytes are there.
+    let checksum = unsafe { header.load16::<16>() };
+    checksum == mirror_common::checksum::fold(sum)
+}
+
+/// Whether a segment asks for an answer.
+#[inline(always)]
+pub(crate) fn asks(segment: &Segment) -> bool {
+    segment.payload > 0 || segment.is(bit::SYN | bit::FIN)
+}

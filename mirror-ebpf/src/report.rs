@@ -1,0 +1,164 @@
+//! Counters, vital signs and events.
+
+use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::XdpContext};
+use aya_log_ebpf::debug;
+use mirror_common::{
+    event::{Event, cause, kind},
+    flow::{FlowKey, TcpFlow},
+    limits::REPLICAS,
+    reason::Reason,
+    tcp::Notes,
+};
+
+use crate::{
+    Action,
+    maps::{COUNTERS, EVENTS, VITALS},
+};
+
+/// The time of one packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Now {
+    pub(crate) ns: u64,
+}
+
+impl Now {
+    #[inline(always)]
+    pub(crate) fn read() -> Self {
+        // SAFETY: the helper has no preconditions.
+        Self {
+            ns: unsafe { bpf_ktime_get_ns() },
+        }
+    }
+
+    /// Milliseconds, wrapping.
+    #[inline(always)]
+    pub(crate) fn ms(self) -> u32 {
+        (self.ns / 1_000_000) as u32
+    }
+
+    /// Seconds.
+    #[inline(always)]
+    pub(crate) fn s(self) -> u32 {
+        (self.ns / 1_000_000_000) as u32
+    }
+}
+
+/// Counts a reason.
+#[inline(always)]
+pub(crate) fn count(reason: Reason) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
+        // SAFETY: a per-CPU slot, which nothing else on this CPU writes meanwhile.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Drops a packet for a reason.
+#[inline(always)]
+pub(crate) fn drop(reason: Reason) -> Action {
+    count(reason);
+    Action::Drop
+}
+
+/// Leaves a packet to the kernel for a reason.
+#[inline(always)]
+pub(crate) fn pass(reason: Reason) -> Action {
+    count(reason);
+    Action::Pass
+}
+
+/// A packet goes to an instance. `asks`: it asks for an answer.
+#[inline(always)]
+pub(crate) fn sent(instance: u16, asks: bool, now: Now) {
+    if let Some(vitals) = VITALS.get_ptr_mut(u32::from(instance)) {
+        // SAFETY: single words of a live map value; counts may lose a race between CPUs, which
+        // their readers allow for.
+        unsafe {
+            (*vitals).sent += 1;
+            if asks && (*vitals).owes_since_ns == 0 {
+                (*vitals).owes_since_ns = now.ns;
+            }
+        }
+    }
+}
+
+/// A packet came from an instance.
+#[inline(always)]
+pub(crate) fn heard(instance: u16, now: Now) {
+    if let Some(vitals) = VITALS.get_ptr_mut(u32::from(instance)) {
+        // SAFETY: as in `sent`.
+        unsafe {
+            (*vitals).received += 1;
+            (*vitals).heard_ns = now.ns;
+            (*vitals).owes_since_ns = 0;
+        }
+    }
+}
+
+/// Tells the agent of something about a flow.
+#[inline(always)]
+pub(crate) fn flow_event(key: &FlowKey, now: Now, kind: u8, cause: u8, from: u16, to: u16) {
+    // Written in place: the stack has no room for events.
+    let Some(mut entry) = EVENTS.reserve(0) else {
+        return count(Reason::EventLost);
+    };
+    entry.write(Event {
+        time_ns: now.ns,
+        flow: *key,
+        kind,
+        cause,
+        from,
+        to,
+        pad: 0,
+    });
+    entry.submit(0);
+}
+
+/// Carries out what the protocol noted about a TCP flow.
+#[inline(always)]
+pub(crate) fn notes(ctx: &XdpContext, key: &FlowKey, flow: &TcpFlow, notes: &Notes, now: Now) {
+    if notes.takeover | notes.went_cold | notes.went_warm == 0
+        && !notes.closed
+        && !notes.retransmission
+    {
+        return;
+    }
+    let instance = |slot: u8| flow.flow.instances[usize::from(slot) & (REPLICAS - 1)];
+    if notes.retransmission || notes.takeover != 0 {
+        evidence(instance(notes.from), notes);
+    }
+    if notes.takeover != 0 {
+        count(Reason::Takeover);
+        let (from, to) = (instance(notes.from), instance(flow.flow.active));
+        flow_event(key, now, kind::TAKEOVER, notes.takeover, from, to);
+        debug!(ctx, "takeover from {} to {}", from, to);
+    }
+    for slot in 0..REPLICAS as u8 {
+        if notes.went_cold & 1 << slot != 0 {
+            count(Reason::WentCold);
+            let cold = flow.sync.replicas[usize::from(slot)].cold;
+            flow_event(key, now, kind::FLOW_COLD, cold, instance(slot), 0);
+        } else if notes.went_warm & 1 << slot != 0 && slot != flow.flow.active {
+            flow_event(key, now, kind::FLOW_WARM, 0, 0, instance(slot));
+        }
+    }
+    if notes.closed {
+        flow_event(key, now, kind::FLOW_CLOSED, 0, 0, instance(flow.flow.active));
+    }
+}
+
+/// Counts what speaks against an instance.
+#[inline(always)]
+fn evidence(instance: u16, notes: &Notes) {
+    let Some(vitals) = VITALS.get_ptr_mut(u32::from(instance)) else {
+        return;
+    };
+    // SAFETY: as in `sent`.
+    unsafe {
+        match notes.takeover {
+            cause::RESET => (*vitals).resets += 1,
+            cause::CLOSED_EARLY => (*vitals).early_closes += 1,
+            _ if notes.retransmission => (*vitals).retransmissions += 1,
+            _ => {}
+        }
+    }
+}

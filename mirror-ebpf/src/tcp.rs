@@ -1,0 +1,517 @@
+//! TCP: parses, finds the flow, runs the protocol of `mirror-common` under the flow's lock, and
+//! carries out its verdict.
+
+use aya_ebpf::programs::XdpContext;
+use mirror_common::{
+    event::kind,
+    flow::{Flow, FlowKey, TcpFlow, protocol, state},
+    limits::REPLICAS,
+    plan,
+    reason::{Cold, Reason},
+    steering,
+    tcp::{
+        Notes, Segment, client, option,
+        replica::{self, Output, Verdict},
+        segment::bit,
+        slot,
+    },
+    vni::{self, Vni},
+};
+
+use crate::{
+    Action,
+    flow::{self, Found},
+    health,
+    lock,
+    maps::{FLOWS, HALF_OPEN, MIRRORED_FLOWS, SCRATCH},
+    packet::{
+        headers::{Network, Transport},
+        rewrite::{self, Bare, Fields, frame_addresses},
+        tcp_header::{self, TcpHeader},
+    },
+    report::{self, Now},
+    steer,
+};
+
+/// Everything about one packet that the steps below share.
+struct Packet<'a> {
+    ctx: &'a XdpContext,
+    network: &'a Network,
+    transport: &'a Transport,
+    header: &'a TcpHeader,
+    vni: &'a Vni,
+    key: &'a FlowKey,
+    now: Now,
+}
+
+/// Takes in a client's segment.
+#[inline(always)]
+pub(crate) fn from_client(
+    ctx: &XdpContext,
+    network: &Network,
+    transport: &Transport,
+    vni: &Vni,
+    now: Now,
+) -> Action {
+    let header = match tcp_header::parse(ctx, transport) {
+        Ok(header) => header,
+        Err(reason) => return report::drop(reason),
+    };
+    let key = flow::key(
+        vni,
+        &network.source,
+        protocol::TCP,
+        header.source,
+        header.destination,
+    );
+    let packet = Packet {
+        ctx,
+        network,
+        transport,
+        header,
+        vni,
+        key: &key,
+        now,
+    };
+    let segment = &packet.header.segment;
+    let opens = segment.is(bit::SYN) && !segment.is(bit::ACK);
+    let mut found = flow::find_tcp(packet.key, vni);
+    if opens {
+        found = begin_anew(&packet, found);
+    }
+    match found {
+        Found::Plain(flow) => plain_from_client(&packet, flow),
+        Found::Mirrored(flow) => mirrored_from_client(&packet, flow),
+        Found::HalfOpen(flow) => half_open_from_client(&packet, flow),
+        Found::None if opens => match open(&packet) {
+            Ok(flow) => half_open_from_client(&packet, flow),
+            Err(action) => action,
+        },
+        Found::None => stateless(&packet, Reason::NoFlow),
+    }
+}
+
+/// A SYN of a flow that is over, or another SYN than the one we wait for, begins a new flow.
+#[inline(always)]
+fn begin_anew(packet: &Packet<'_>, found: Found) -> Found {
+    // SAFETY: map values outlive the program run; single words are read.
+    unsafe {
+        match found {
+            Found::Mirrored(flow) if (*flow).flow.state >= state::CLOSED => {
+                let _ = MIRRORED_FLOWS.remove(packet.key);
+                Found::None
+            }
+            Found::Plain(flow) if (*flow).state >= state::CLOSED => {
+                let _ = FLOWS.remove(packet.key);
+                Found::None
+            }
+            Found::HalfOpen(flow) if (*flow).sync.client_isn != packet.header.segment.seq => {
+                Found::None
+            }
+            found => found,
+        }
+    }
+}
+
+/// Opens a flow: half-open until the client has acknowledged our SYN-ACK.
+#[inline(always)]
+fn open(packet: &Packet<'_>) -> Result<*mut TcpFlow, Action> {
+    let Some((set, replicas)) = steer::choose(packet.key.vni, steering::hash(packet.key)) else {
+        return Err(report::drop(Reason::NoReplicaSet));
+    };
+    if tcp_header::has_partial_checksum(packet.ctx, packet.network, packet.transport) {
+        report::count(Reason::PartialChecksum);
+        let ifindex = packet.ctx.ingress_ifindex() as u16;
+        report::flow_event(
+            packet.key,
+            packet.now,
+            kind::PARTIAL_CHECKSUM,
+            0,
+            0xffff,
+            ifindex,
+        );
+    }
+    let Some((host_mac, client_mac)) = frame_addresses(packet.ctx) else {
+        return Err(report::drop(Reason::Malformed));
+    };
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return Err(report::drop(Reason::FlowTableFull));
+    };
+    let segment = &packet.header.segment;
+    let translatable = segment.options & option::UNTRANSLATABLE == 0 && segment.payload == 0;
+    // SAFETY: the scratch value is this CPU's own for the run of the program.
+    let flow = unsafe {
+        core::ptr::addr_of_mut!((*scratch).flow).write_bytes(0, 1);
+        &mut (*scratch).flow
+    };
+    flow.flow.opened_s = packet.now.s();
+    flow.flow.seen_s = packet.now.s();
+    flow.flow.set = set;
+    flow.flow.ifindex = packet.ctx.ingress_ifindex() as u32;
+    flow.flow.instances = replicas.instances;
+    flow.flow.client_mac = client_mac;
+    flow.flow.host_mac = host_mac;
+    flow.flow.replicas = if translatable { replicas.replicas } else { 1 };
+    flow.flow.cold = if translatable {
+        0
+    } else {
+        Cold::Untranslatable as u8
+    };
+    client::open(flow, segment, packet.now.ms());
+    if HALF_OPEN.insert(packet.key, &*flow, 0).is_err() {
+        return Err(stateless(packet, Reason::FlowTableFull));
+    }
+    HALF_OPEN
+        .get_ptr_mut(packet.key)
+        .ok_or_else(|| stateless(packet, Reason::FlowTableFull))
+}
+
+/// A packet of a flow that is kept nowhere: to the primary that its hash steers to. A flow that
+/// was never taken over survives so, because its primary's numbers are the canonical ones.
+#[inline(always)]
+fn stateless(packet: &Packet<'_>, reason: Reason) -> Action {
+    report::count(reason);
+    let Some((_, replicas)) = steer::choose(packet.key.vni, steering::hash(packet.key)) else {
+        return report::drop(Reason::NoReplicaSet);
+    };
+    let asks = tcp_header::asks(&packet.header.segment);
+    steer::to_instance(packet.ctx, replicas.instances[0], asks, packet.now)
+}
+
+/// A client's segment of a flow without mirrors.
+#[inline(always)]
+fn plain_from_client(packet: &Packet<'_>, flow: *mut Flow) -> Action {
+    // SAFETY: the value outlives the program run; fields that two CPUs may write are single
+    // words for which the last writer may win.
+    let flow = unsafe { &mut *flow };
+    let segment = &packet.header.segment;
+    flow.packets += 1;
+    flow.seen_s = packet.now.s();
+    close_plain(flow, segment);
+    let alive = health::of(flow, packet.vni, packet.now)
+        .is_some_and(|world| world.conditions.is_alive(0));
+    if !alive {
+        if packet.vni.flags & vni::flag::LEAVE_LOST != 0 {
+            return report::drop(Reason::NoReplica);
+        }
+        flow.state = state::CLOSED;
+        return reset_client(packet);
+    }
+    let asks = tcp_header::asks(segment);
+    steer::to_instance(packet.ctx, flow.instances[0], asks, packet.now)
+}
+
+/// Follows the closing of a flow without mirrors, roughly: it only decides when the entry may go.
+#[inline(always)]
+fn close_plain(flow: &mut Flow, segment: &Segment) {
+    if segment.is(bit::RST) {
+        flow.state = state::CLOSED;
+    } else if segment.is(bit::FIN) && flow.state == state::ESTABLISHED {
+        flow.state = state::CLOSING;
+    }
+}
+
+/// A client's segment of a flow in its handshake.
+#[inline(always)]
+fn half_open_from_client(packet: &Packet<'_>, half: *mut TcpFlow) -> Action {
+    // SAFETY: as in `plain_from_client`; the protocol state is only read here.
+    let flow = unsafe { &mut *half };
+    let segment = &packet.header.segment;
+    let alone = flow.flow.replicas < 2;
+    if segment.is(bit::SYN | bit::RST) {
+        return if alone {
+            plain_from_client(packet, &mut flow.flow)
+        } else {
+            mirrored_from_client(packet, half)
+        };
+    }
+    if !client::completes_handshake(flow, segment) {
+        return report::drop(Reason::BadHandshakeAck);
+    }
+    flow.flow.state = state::ESTABLISHED;
+    let established = if alone {
+        match FLOWS.insert(packet.key, flow.flow, 0) {
+            Ok(()) => FLOWS.get_ptr_mut(packet.key).map(Found::Plain),
+            Err(_) => None,
+        }
+    } else {
+        match MIRRORED_FLOWS.insert(packet.key, &*flow, 0) {
+            Ok(()) => MIRRORED_FLOWS.get_ptr_mut(packet.key).map(Found::Mirrored),
+            Err(_) => None,
+        }
+    };
+    let _ = HALF_OPEN.remove(packet.key);
+    report::count(Reason::FlowOpened);
+    match established {
+        Some(Found::Plain(flow)) => plain_from_client(packet, flow),
+        Some(Found::Mirrored(flow)) => {
+            announce(packet, flow);
+            mirrored_from_client(packet, flow)
+        }
+        _ => stateless(packet, Reason::FlowTableFull),
+    }
+}
+
+/// Tells the agent of a new mirrored flow.
+#[inline(always)]
+fn announce(packet: &Packet<'_>, flow: *mut TcpFlow) {
+    // SAFETY: as in `plain_from_client`.
+    let flow = unsafe { &(*flow).flow };
+    let primary = flow.instances[usize::from(flow.active) & (REPLICAS - 1)];
+    report::flow_event(packet.key, packet.now, kind::FLOW_OPENED, 0, 0, primary);
+}
+
+/// A client's segment of a mirrored flow.
+#[inline(always)]
+fn mirrored_from_client(packet: &Packet<'_>, flow: *mut TcpFlow) -> Action {
+    // SAFETY: the value outlives the program run; protocol state is only changed under the lock.
+    let flow = unsafe { &mut *flow };
+    let segment = &packet.header.segment;
+    let Some(world) = health::of(&flow.flow, packet.vni, packet.now) else {
+        return report::drop(Reason::NoReplica);
+    };
+    let (conditions, notes) = (&world.conditions, &mut world.notes);
+    let Some(plan) = steer::new_plan(packet.transport.offset(), plan_flags(segment)) else {
+        return report::drop(Reason::NoPort);
+    };
+    plan.timestamps = packet.header.options.timestamps;
+    plan.edges = packet.header.options.sack + 2;
+    plan.blocks = packet.header.options.blocks;
+    let too_large = !steer::can_clone(packet.ctx);
+    let Some(held) = lock::take(steering::hash(packet.key)) else {
+        return report::drop(Reason::NoReplica);
+    };
+    flow.flow.packets += 1;
+    flow.flow.seen_s = packet.now.s();
+    if too_large {
+        chill_mirrors(flow, notes);
+    }
+    let verdict = client::receive(flow, segment, conditions, notes);
+    for slot in 0..REPLICAS as u8 {
+        let index = usize::from(slot);
+        let copy = &mut plan.copies[index];
+        if client::copy_for(flow, slot, segment, conditions, copy) {
+            copy.ifindex = world.ifindex[index];
+        }
+    }
+    drop(held);
+    report::notes(packet.ctx, packet.key, flow, notes, packet.now);
+    match verdict {
+        client::Verdict::Clone if too_large => report::drop(Reason::TooLargeToClone),
+        client::Verdict::Clone => steer::broadcast(packet.ctx, flow.flow.set, plan),
+        client::Verdict::Reset => reset_client(packet),
+        client::Verdict::Drop(reason) => report::drop(reason),
+    }
+}
+
+/// The plan's flags for a segment.
+#[inline(always)]
+pub(crate) fn plan_flags(segment: &Segment) -> u8 {
+    let mut flags = 0;
+    if segment.is(bit::ACK) {
+        flags |= plan::flag::ACK;
+    }
+    if tcp_header::asks(segment) {
+        flags |= plan::flag::ASKS;
+    }
+    flags
+}
+
+/// A frame of the flow cannot be cloned: only the active replica can follow from here.
+#[inline(always)]
+fn chill_mirrors(flow: &mut TcpFlow, notes: &mut Notes) {
+    for mirror in 0..REPLICAS as u8 {
+        if mirror != flow.flow.active && flow.replica(mirror).state == slot::WARM {
+            flow.chill(mirror, Cold::TooLargeToClone, notes);
+        }
+    }
+}
+
+/// Resets the client's connection in the name of an instance that is gone (RFC 9293, 3.10.7.1).
+#[inline(always)]
+fn reset_client(packet: &Packet<'_>) -> Action {
+    let segment = &packet.header.segment;
+    if segment.is(bit::RST) {
+        return report::drop(Reason::NoReplica);
+    }
+    let acknowledges = segment.is(bit::ACK);
+    let bare = Bare {
+        fields: Fields {
+            seq: if acknowledges { segment.ack } else { 0 },
+            ack: segment.end(),
+            window: 0,
+            ts_val: 0,
+            ts_ecr: 0,
+            strip_fin: false,
+        },
+        flags: if acknowledges {
+            bit::RST
+        } else {
+            bit::RST | bit::ACK
+        },
+        timestamps: false,
+        back: true,
+    };
+    if rewrite::bare_segment(packet.ctx, packet.network, packet.transport, &bare).is_none() {
+        return report::drop(Reason::Malformed);
+    }
+    report::count(Reason::ResetSent);
+    Action::Transmit
+}
+
+/// Takes in an instance's segment.
+#[inline(always)]
+pub(crate) fn from_replica(
+    ctx: &XdpContext,
+    network: &Network,
+    transport: &Transport,
+    vni: &Vni,
+    instance: u16,
+    now: Now,
+) -> Action {
+    let header = match tcp_header::parse(ctx, transport) {
+        Ok(header) => header,
+        Err(reason) => return report::drop(reason),
+    };
+    let key = flow::key(
+        vni,
+        &network.destination,
+        protocol::TCP,
+        header.destination,
+        header.source,
+    );
+    let packet = Packet {
+        ctx,
+        network,
+        transport,
+        header,
+        vni,
+        key: &key,
+        now,
+    };
+    report::heard(instance, now);
+    let segment = &packet.header.segment;
+    if segment.is(bit::SYN) && tcp_header::has_partial_checksum(ctx, network, transport) {
+        report::count(Reason::PartialChecksum);
+        report::flow_event(packet.key, now, kind::PARTIAL_CHECKSUM, 0, instance, 0);
+    }
+    match flow::find_tcp(packet.key, vni) {
+        Found::Plain(flow) => plain_from_replica(&packet, flow, instance),
+        Found::Mirrored(flow) => mirrored_from_replica(&packet, flow, instance),
+        Found::HalfOpen(flow) => {
+            // SAFETY: as in `plain_from_client`.
+            let half = unsafe { &mut *flow };
+            if half.flow.replicas > 1 {
+                return mirrored_from_replica(&packet, flow, instance);
+            }
+            if segment.is(bit::SYN) && half.flow.instances[0] == instance {
+                half.sync.isn = segment.seq;
+                half.flow.state = state::ANSWERED;
+            }
+            plain_from_replica(&packet, &mut half.flow, instance)
+        }
+        Found::None => return_without_flow(&packet, instance),
+    }
+}
+
+/// An instance's segment of a flow without mirrors.
+#[inline(always)]
+fn plain_from_replica(packet: &Packet<'_>, flow: *mut Flow, instance: u16) -> Action {
+    // SAFETY: as in `plain_from_client`.
+    let flow = unsafe { &mut *flow };
+    if flow.instances[0] != instance {
+        return report::drop(Reason::NotReplica);
+    }
+    let segment = &packet.header.segment;
+    if segment.is(bit::FIN) && flow.state == state::CLOSING {
+        flow.state = state::CLOSED;
+    }
+    close_plain(flow, segment);
+    flow.packets += 1;
+    flow.seen_s = packet.now.s();
+    steer::to_client(packet.ctx, flow, Reason::Delivered)
+}
+
+/// An instance's segment of a flow that is kept nowhere. Only the instance that the flow's hash
+/// steers to may answer; the routing table of the host says where the client is.
+#[inline(always)]
+fn return_without_flow(packet: &Packet<'_>, instance: u16) -> Action {
+    match steer::choose(packet.key.vni, steering::hash(packet.key)) {
+        Some((_, replicas)) if replicas.instances[0] == instance => {
+            report::pass(Reason::ReturnWithoutFlow)
+        }
+        _ => report::drop(Reason::NotReplica),
+    }
+}
+
+/// A replica's segment of a mirrored flow.
+#[inline(always)]
+fn mirrored_from_replica(packet: &Packet<'_>, flow: *mut TcpFlow, instance: u16) -> Action {
+    // SAFETY: as in `mirrored_from_client`.
+    let flow = unsafe { &mut *flow };
+    let Some(from) = flow::slot_of(&flow.flow, instance) else {
+        return report::drop(Reason::NotReplica);
+    };
+    let from = core::hint::black_box(from) & (REPLICAS as u8 - 1);
+    let segment = &packet.header.segment;
+    let Some(world) = health::of(&flow.flow, packet.vni, packet.now) else {
+        return report::drop(Reason::NoReplica);
+    };
+    let (conditions, notes) = (&world.conditions, &mut world.notes);
+    let Some(held) = lock::take(steering::hash(packet.key)) else {
+        return report::drop(Reason::NoReplica);
+    };
+    let output = replica::receive(flow, from, segment, conditions, notes);
+    if output.verdict == Verdict::ToClient {
+        flow.flow.packets += 1;
+        flow.flow.seen_s = packet.now.s();
+    }
+    drop(held);
+    report::notes(packet.ctx, packet.key, flow, notes, packet.now);
+    carry_out(packet, flow, &output).unwrap_or_else(|| report::drop(Reason::Malformed))
+}
+
+/// Rewrites a replica's segment as the protocol decided and sends it on.
+#[inline(always)]
+fn carry_out(packet: &Packet<'_>, flow: &TcpFlow, output: &Output) -> Option<Action> {
+    let segment = &packet.header.segment;
+    let fields = Fields {
+        seq: output.seq,
+        ack: output.ack,
+        window: output.window,
+        ts_val: output.ts_val,
+        ts_ecr: output.ts_ecr,
+        strip_fin: output.strip_fin,
+    };
+    let back = match output.verdict {
+        Verdict::Drop => return Some(report::drop(output.reason)),
+        Verdict::TurnRound => true,
+        Verdict::ToClient | Verdict::AckToClient => false,
+    };
+    let in_place = !back && (output.verdict == Verdict::ToClient || segment.length() == 0);
+    if in_place {
+        let options = &packet.header.options;
+        rewrite::tcp_fields(packet.ctx, packet.transport.offset(), options, &fields)?;
+        if output.blank_sack {
+            rewrite::blank_sack(packet.ctx, packet.transport.offset(), options)?;
+        }
+    } else {
+        let bare = Bare {
+            fields,
+            flags: bit::ACK,
+            timestamps: segment.options & option::TIMESTAMP != 0,
+            back,
+        };
+        // The frame is as long as the new header at least, or it is not changed at all.
+        let needed = if bare.timestamps { 32 } else { 20 };
+        if u32::from(packet.header.length) + segment.payload < needed {
+            return Some(report::drop(Reason::MirrorSuppressed));
+        }
+        rewrite::bare_segment(packet.ctx, packet.network, packet.transport, &bare)?;
+    }
+    if back {
+        report::count(output.reason);
+        return Some(Action::Transmit);
+    }
+    Some(steer::to_client(packet.ctx, &flow.flow, output.reason))
+}
