@@ -1,2 +1,10 @@
-//! x
-fn main() {}
+//! Real traffic through the agent and the dataplane, one test a behaviour. Each
+//! has a network of its own. They need root and say so; none is ever skipped.
+
+mod agent;
+mod capture;
+mod datagrams;
+mod flows;
+mod mirrors;
+mod support;
+mod takeover;

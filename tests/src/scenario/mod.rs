@@ -20,15 +20,9 @@ use outcome::{Evidence, Outcome};
 /// How many instances a scenario has.
 pub const INSTANCES: usize = 3;
 const WARM_LIMIT: Duration = Duration::from_secs(10);
-/// Traffic before the fault, for comparison.
-const BEFORE: Duration = Duration::from_millis(1_500);
 /// Right after the fault nobody asks the agent anything, so that the answers
 /// do not cost the time that is measured.
 const QUIET: Duration = Duration::from_millis(700);
-/// Traffic after the fault: more than the longest silence of an idle
-/// connection and than several retransmission timers.
-const AFTER: Duration = Duration::from_millis(3_000);
-
 /// What the machine may be without before a stall's reader is told of it.
 const STOLEN_MS_MAX: u64 = 20;
 
@@ -110,6 +104,31 @@ pub struct Plan {
     pub mode: String,
     /// Mirrors of each flow.
     pub mirrors: u8,
+    /// Traffic before the fault, for comparison.
+    pub before: Duration,
+    /// Traffic after it, at least [`QUIET`].
+    pub after: Duration,
+    /// The longest stall that 99 of 100 connections may see.
+    pub stall_p99_ms_max: f64,
+}
+
+impl Plan {
+    /// As the demo does it: over IPv4, native XDP where it can be, one mirror,
+    /// and for so long after the fault that idle connections have spoken and
+    /// retransmission timers have fired several times.
+    #[must_use]
+    pub fn new(fault: Fault, connections: usize) -> Self {
+        Self {
+            fault,
+            connections,
+            family: Family::V4,
+            mode: "auto".into(),
+            mirrors: 1,
+            before: Duration::from_millis(1_500),
+            after: Duration::from_millis(3_000),
+            stall_p99_ms_max: fault.stall_p99_ms_max(),
+        }
+    }
 }
 
 /// How far a scenario is.
@@ -175,7 +194,7 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome> {
         .map(|error| format!("{error:#}"))
         .collect();
     stage.enter("traffic before the fault");
-    stage.pass(BEFORE, &agent, &mut client, 0)?;
+    stage.pass(plan.before, &agent, &mut client, 0)?;
 
     let since = agent.last_event()?;
     let before = agent.flows()?;
@@ -190,9 +209,9 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome> {
         plan.fault.says()
     ));
     stage.hold(QUIET, &mut client)?;
-    stage.pass(AFTER - QUIET, &agent, &mut client, since)?;
+    stage.pass(plan.after.saturating_sub(QUIET), &agent, &mut client, since)?;
 
-    notes.extend(stolen(stolen_ms));
+    notes.extend(stolen(stolen_ms, plan.after));
     stage.enter("finishing");
     agent.check_alive()?;
     let (after, events) = (agent.flows()?, agent.events(since)?);
@@ -209,9 +228,9 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome> {
 }
 
 /// A word about the machine, when it was not there for all of the time.
-fn stolen(before_ms: u64) -> Option<String> {
+fn stolen(before_ms: u64, time: Duration) -> Option<String> {
     let stolen_ms = stolen_ms() - before_ms;
-    let time_ms = AFTER.as_millis();
+    let time_ms = time.as_millis();
     (stolen_ms > STOLEN_MS_MAX).then(|| {
         format!("the hypervisor took {stolen_ms} ms of processor time in the {time_ms} ms after it")
     })

@@ -126,7 +126,7 @@ impl Outcome {
             self.bytes_altered == 0,
             format!("{} bytes altered", self.bytes_altered),
         );
-        let (p99, max) = (self.stall_ms.p99, plan.fault.stall_p99_ms_max());
+        let (p99, max) = (self.stall_ms.p99, plan.stall_p99_ms_max);
         check(
             p99 <= max,
             format!("stall p99 {p99:.1} ms, at most {max} ms allowed"),
@@ -217,17 +217,10 @@ fn counted<'a>(errors: impl Iterator<Item = &'a str>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::Family;
     use crate::traffic::Profile;
 
     fn plan() -> Plan {
-        Plan {
-            fault: Fault::Killed,
-            connections: 2,
-            family: Family::V4,
-            mode: "auto".into(),
-            mirrors: 1,
-        }
+        Plan::new(Fault::Killed, 2)
     }
 
     fn flow(client: &str, active: &str, takeovers: u64) -> Flow {

@@ -118,6 +118,12 @@ impl Instance {
         family.instance_net(self.number, 2)
     }
 
+    /// The address of the VNI host's end of its link.
+    #[must_use]
+    pub fn gateway(&self, family: Family) -> IpAddr {
+        family.instance_net(self.number, 1)
+    }
+
     /// Takes its link down at its own end.
     pub fn link_down(&self) -> Result<()> {
         configure(&self.namespace, async |net| net.down(HOST_LINK).await)
@@ -131,6 +137,18 @@ impl Instance {
     /// Ends [`Instance::silence`].
     pub fn unsilence(&self) -> Result<()> {
         configure(&self.namespace, async |net| net.unsilence(HOST_LINK).await)
+    }
+
+    /// Marks everything that its kernel sends: with a time to live of its own,
+    /// a packet tells at the client whose it is.
+    pub fn set_hop_limit(&self, hops: u8) -> Result<()> {
+        let hops = hops.to_string();
+        let settings = [
+            ("net.ipv4.ip_default_ttl", hops.as_str()),
+            ("net.ipv6.conf.all.hop_limit", &hops),
+            ("net.ipv6.conf.e0.hop_limit", &hops),
+        ];
+        sysctl::set(&self.namespace, &settings)
     }
 
     fn create(run: Run, host: &Namespace, number: u8) -> Result<Self> {
@@ -159,15 +177,15 @@ impl Instance {
             mac: self.mac,
         };
         link(near, far, |family| {
-            (family.instance_net(self.number, 1), self.address(family))
+            (self.gateway(family), self.address(family))
         })?;
         configure(&self.namespace, async |net| {
             for family in Family::ALL {
                 net.address("lo", family.vni(), family.host_prefix())
                     .await?;
                 let clients = (family.client_net(0, 0), family.link_prefix());
-                let gateway = family.instance_net(self.number, 1);
-                net.route(clients, Some(gateway), HOST_LINK).await?;
+                net.route(clients, Some(self.gateway(family)), HOST_LINK)
+                    .await?;
             }
             Ok(())
         })

@@ -90,11 +90,10 @@ fn run(cli: Cli) -> Result<bool> {
     let mut scenarios = Vec::new();
     for fault in faults {
         let plan = Plan {
-            fault,
-            connections: cli.connections,
             family: if cli.ipv6 { Family::V6 } else { Family::V4 },
             mode: if cli.generic { "generic" } else { "auto" }.into(),
             mirrors: cli.mirrors,
+            ..Plan::new(fault, cli.connections)
         };
         view.begin(fault);
         let outcome =

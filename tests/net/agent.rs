@@ -1,0 +1,88 @@
+//! The dataplane outlives the agent, and leaves no trace when it is told to go.
+
+use testbed::clock::monotonic_ns;
+use testbed::scenario::most_active;
+use testbed::topology::Family;
+
+use crate::support::{LIMIT, Site, check_whole, wait_replies};
+
+/// Less than any retransmission timer: not one packet was lost.
+const UNNOTICED_MS_MAX: f64 = 190.0;
+
+#[test]
+fn a_killed_agent_is_not_noticed_and_its_successor_adopts() {
+    let site = Site::new(3);
+    let mut agent = site.agent(&site.topology.config());
+    assert!(!agent.status().unwrap().adopted);
+    let mut client = site.client(Family::V4, 60);
+    agent.wait_warm(60, LIMIT).unwrap();
+    client.mark(monotonic_ns()).unwrap();
+    agent.kill();
+    wait_replies(&mut client, 300);
+    // Made while nobody is there to see it.
+    let during = site.client(Family::V6, 10);
+    agent.restart().unwrap();
+    assert!(agent.status().unwrap().adopted);
+    wait_replies(&mut client, 300);
+    let flows = agent.wait_warm(70, LIMIT).unwrap();
+    assert_eq!(flows.len(), 70);
+    check_whole(&during.finish().unwrap(), 10);
+    let ended = client.finish().unwrap();
+    check_whole(&ended, 60);
+    assert!(
+        ended.summary.stall_ms.max < UNNOTICED_MS_MAX,
+        "{:?}",
+        ended.summary
+    );
+}
+
+#[test]
+fn the_successor_of_a_killed_agent_takes_over() {
+    let site = Site::new(3);
+    let mut agent = site.agent(&site.topology.config());
+    let mut client = site.client(Family::V4, 60);
+    agent.wait_warm(60, LIMIT).unwrap();
+    agent.kill();
+    agent.restart().unwrap();
+    let victim = most_active(&agent.flows().unwrap()).unwrap();
+    site.topology
+        .instance(&victim)
+        .unwrap()
+        .link_down()
+        .unwrap();
+    wait_replies(&mut client, 600);
+    assert!(
+        agent
+            .flows()
+            .unwrap()
+            .iter()
+            .all(|flow| flow.active != victim)
+    );
+    check_whole(&client.finish().unwrap(), 60);
+}
+
+#[test]
+fn nothing_is_left_after_unload() {
+    let site = Site::new(2);
+    let config = site.topology.config();
+    let agent = site.agent(&config);
+    assert!(config.agent.pin_dir.exists());
+    drop(agent);
+    assert!(!config.agent.pin_dir.exists());
+    // The kernel alone forwards again, which it could not with programs attached.
+    site.topology
+        .route_plainly(&site.topology.instances[0])
+        .unwrap();
+    check_whole(&site.client(Family::V4, 8).finish().unwrap(), 8);
+}
+
+#[test]
+fn the_mode_that_is_asked_for_is_the_mode_that_is_reported() {
+    for mode in ["native", "generic"] {
+        let site = Site::new(2);
+        let agent = site.agent(&site.topology.config().with_mode(mode));
+        let interfaces = agent.status().unwrap().interfaces;
+        assert_eq!(interfaces.len(), 3, "{interfaces:?}");
+        assert!(interfaces.iter().all(|i| i.mode == mode), "{interfaces:?}");
+    }
+}

@@ -1,0 +1,128 @@
+//! Where flows are and move to: unmirrored ones, the operator's evacuation, and
+//! the end of those that nobody can take over.
+
+use testbed::agent::Flow;
+use testbed::clock::wait_until;
+use testbed::scenario::most_active;
+use testbed::topology::Family;
+
+use crate::support::{LIMIT, Site, check_whole, wait_replies};
+
+fn active_on(flows: &[Flow], instance: &str) -> usize {
+    flows.iter().filter(|flow| flow.active == instance).count()
+}
+
+#[test]
+fn an_unmirrored_vni_is_served_by_one_instance_a_flow() {
+    let site = Site::new(2);
+    let agent = site.agent(&site.topology.config().with_mirrors(0));
+    for family in Family::ALL {
+        let mut client = site.client(family, 20);
+        wait_replies(&mut client, 200);
+        let flows = agent.flows().unwrap();
+        let of_family = |flow: &&Flow| flow.client.contains(&family.client().to_string());
+        assert_eq!(flows.iter().filter(of_family).count(), 20);
+        assert!(
+            flows.iter().all(|flow| flow.replicas.len() == 1),
+            "{flows:?}"
+        );
+        assert!(active_on(&flows, "a") > 0 && active_on(&flows, "b") > 0);
+        check_whole(&client.finish().unwrap(), 20);
+    }
+}
+
+#[test]
+fn an_evacuated_instance_is_a_warm_mirror_until_it_is_restored() {
+    let site = Site::new(2);
+    let agent = site.agent(&site.topology.config());
+    let mut client = site.client(Family::V4, 30);
+    let flows = agent.wait_warm(30, LIMIT).unwrap();
+    assert!(active_on(&flows, "a") > 0);
+
+    agent.act("evacuate", "a").unwrap();
+    wait_until("the evacuation", LIMIT, || {
+        let flows = agent.flows()?;
+        let moved = active_on(&flows, "a") == 0 && flows.iter().all(Flow::has_warm_mirror);
+        Ok(moved.then_some(()))
+    })
+    .unwrap();
+    wait_replies(&mut client, 100);
+    let second = site.client(Family::V4, 10);
+    assert_eq!(
+        active_on(&agent.flows().unwrap(), "b"),
+        40,
+        "new flows avoid it"
+    );
+    check_whole(&second.finish().unwrap(), 10);
+
+    agent.act("restore", "a").unwrap();
+    let restored = |flows: &[Flow]| active_on(flows, "a") > 0;
+    let third = wait_until("a new flow on the restored instance", LIMIT, || {
+        let third = site.client(Family::V4, 10);
+        Ok(restored(&agent.flows()?).then_some(third))
+    })
+    .unwrap();
+    check_whole(&third.finish().unwrap(), 10);
+
+    // And back again, on the same connections.
+    agent.act("evacuate", "b").unwrap();
+    wait_until("the way back", LIMIT, || {
+        Ok((active_on(&agent.flows()?, "b") == 0).then_some(()))
+    })
+    .unwrap();
+    wait_replies(&mut client, 100);
+    check_whole(&client.finish().unwrap(), 30);
+}
+
+#[test]
+fn the_last_instance_is_not_evacuated() {
+    let site = Site::new(1);
+    let agent = site.agent(&site.topology.config());
+    let client = site.client(Family::V4, 4);
+    assert!(agent.act("evacuate", "a").is_err());
+    check_whole(&client.finish().unwrap(), 4);
+}
+
+/// What becomes of flows without a mirror, by the setting.
+#[track_caller]
+fn lose(on_loss: &str) -> (u64, usize) {
+    let site = Site::new(2);
+    let mut config = site.topology.config().with_mirrors(0);
+    config.vni[0].on_loss = Some(on_loss.into());
+    let agent = site.agent(&config);
+    let mut client = site.client(Family::V4, 20);
+    wait_replies(&mut client, 100);
+    let flows = agent.flows().unwrap();
+    let victim = most_active(&flows).unwrap();
+    let lost = active_on(&flows, &victim);
+    site.topology
+        .instance(&victim)
+        .unwrap()
+        .link_down()
+        .unwrap();
+    wait_until("the agent to notice", LIMIT, || {
+        let dead = |i: &testbed::agent::InstanceStatus| i.name == victim && i.state == "dead";
+        Ok(agent.instances()?.iter().any(dead).then_some(()))
+    })
+    .unwrap();
+    wait_replies(&mut client, 100);
+    if on_loss == "reset" {
+        wait_until("the resets", LIMIT, || {
+            Ok((client.progress()?.failed == lost as u64).then_some(()))
+        })
+        .unwrap();
+    }
+    (client.progress().unwrap().failed, lost)
+}
+
+#[test]
+fn a_flow_without_a_mirror_is_reset_at_once() {
+    let (reset, lost) = lose("reset");
+    assert_eq!(reset, lost as u64);
+}
+
+#[test]
+fn a_flow_without_a_mirror_is_left_when_so_set() {
+    let (reset, lost) = lose("leave");
+    assert_eq!((reset, lost > 0), (0, true));
+}
