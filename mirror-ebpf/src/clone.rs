@@ -14,7 +14,7 @@ use mirror_common::{
 
 use crate::{
     Action, flow::{self, Found}, health, icmp, lock,
-    maps::{DATAGRAM_FLOWS, INSTANCES, VNIS},
+    maps::{DATAGRAM_FLOWS, INSTANCES, VNIS, forget},
     packet::{at, headers, rewrite, tcp_header},
     report::{self, Now},
     steer,
@@ -85,17 +85,18 @@ fn translate(ctx: &XdpContext, plan: &Plan, copy: &Copy) -> Option<()> {
 /// The slow way, where metadata cannot be seen: parses the packet and looks its flow up again.
 #[inline(always)]
 fn look_up(ctx: &XdpContext, egress: u32) -> Action {
-    let mut plan = Plan::default();
-    let mut copy = Copy::default();
-    match plan_for(ctx, egress, &mut plan, &mut copy) {
-        Some(()) => send(ctx, &plan, &copy),
+    let Some(plan) = steer::new_plan(0, 0) else {
+        return report::drop(Reason::CloneLost);
+    };
+    match plan_for(ctx, egress, plan) {
+        Some(()) => send(ctx, plan, &plan.copies[0]),
         None => report::drop(Reason::CloneUnwanted),
     }
 }
 
-/// Makes the plan for the copy that leaves by `egress`.
+/// Makes the plan for the copy that leaves by `egress`: its first copy.
 #[inline(always)]
-fn plan_for(ctx: &XdpContext, egress: u32, plan: &mut Plan, copy: &mut Copy) -> Option<()> {
+fn plan_for(ctx: &XdpContext, egress: u32, plan: &mut Plan) -> Option<()> {
     let network = headers::network(ctx)?;
     let key = VniKey {
         address: network.destination,
@@ -122,7 +123,7 @@ fn plan_for(ctx: &XdpContext, egress: u32, plan: &mut Plan, copy: &mut Copy) -> 
             else {
                 return None;
             };
-            tcp_copy(found, &key, &header.segment, vni, egress, copy)
+            tcp_copy(found, &key, &header.segment, vni, egress, &mut plan.copies[0])
         }
         protocol::UDP => {
             let header = at(ctx, transport.offset(), 8)?;
@@ -135,7 +136,7 @@ fn plan_for(ctx: &XdpContext, egress: u32, plan: &mut Plan, copy: &mut Copy) -> 
                 (ports >> 16) as u16,
                 ports as u16,
             );
-            datagram_copy(vni, &key, egress, copy)
+            datagram_copy(vni, &key, egress, &mut plan.copies[0])
         }
         _ => {
             plan.flags = plan::flag::ASKS;
@@ -149,9 +150,9 @@ fn plan_for(ctx: &XdpContext, egress: u32, plan: &mut Plan, copy: &mut Copy) -> 
                     else {
                         return None;
                     };
-                    tcp_copy(found, &key, &Default::default(), vni, egress, copy)
+                    tcp_copy(found, &key, &Default::default(), vni, egress, &mut plan.copies[0])
                 }
-                icmp::Concerns::Datagram(key) => datagram_copy(vni, &key, egress, copy),
+                icmp::Concerns::Datagram(key) => datagram_copy(vni, &key, egress, &mut plan.copies[0]),
             }
         }
     }
@@ -172,7 +173,7 @@ fn tcp_copy(
     let now = Now::read();
     let world = health::of(&flow.flow, vni, now)?;
     let slot = slot_behind(&flow.flow, &world.ifindex, egress)?;
-    let slot = core::hint::black_box(slot) & (REPLICAS as u8 - 1);
+    let slot = forget(slot) & (REPLICAS as u8 - 1);
     let held = lock::take(steering::hash(key))?;
     let wanted = client::copy_for(flow, slot, segment, &world.conditions, copy);
     drop(held);

@@ -107,10 +107,28 @@ pub(crate) struct Scratch {
     pub(crate) world: World,
     /// The plan of the packet at hand.
     pub(crate) plan: Plan,
+    /// See [`forget`].
+    forgotten: u8,
 }
 
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// Makes the verifier forget what it knows of a value, so that it goes on with one state instead
+/// of one for each value.
+#[inline(always)]
+pub(crate) fn forget(value: u8) -> u8 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return value;
+    };
+    // SAFETY: the scratch value is this CPU's own for the run of the program; volatile, so that
+    // the optimiser does not take the short cut that the verifier is not to take.
+    unsafe {
+        let place = core::ptr::addr_of_mut!((*scratch).forgotten);
+        place.write_volatile(value);
+        place.read_volatile()
+    }
+}
 
 #[btf_map]
 pub(crate) static LOCKS: Array<FlowLock, { limits::FLOW_LOCKS as usize }> = Array::new();

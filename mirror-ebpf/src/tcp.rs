@@ -23,7 +23,7 @@ use crate::{
     flow::{self, Found},
     health,
     lock,
-    maps::{FLOWS, HALF_OPEN, MIRRORED_FLOWS, SCRATCH},
+    maps::{FLOWS, HALF_OPEN, MIRRORED_FLOWS, SCRATCH, forget},
     packet::{
         headers::{Network, Transport},
         rewrite::{self, Bare, Fields, frame_addresses},
@@ -452,7 +452,7 @@ fn mirrored_from_replica(packet: &Packet<'_>, flow: *mut TcpFlow, instance: u16)
     let Some(from) = flow::slot_of(&flow.flow, instance) else {
         return report::drop(Reason::NotReplica);
     };
-    let from = core::hint::black_box(from) & (REPLICAS as u8 - 1);
+    let from = forget(from) & (REPLICAS as u8 - 1);
     let segment = &packet.header.segment;
     let Some(world) = health::of(&flow.flow, packet.vni, packet.now) else {
         return report::drop(Reason::NoReplica);
