@@ -3,7 +3,9 @@
 
 pub mod clock;
 pub mod config;
+pub mod connections;
 pub mod dataplane;
+pub mod health;
 pub mod mirroring;
 pub mod netlink;
 pub mod routing;

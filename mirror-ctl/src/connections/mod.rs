@@ -1,0 +1,9 @@
+//! What is known of connections: how a flow table's entry reads to a person, when an entry has
+//! outlived its connection, and the walk that finds both out.
+
+pub mod expiry;
+pub mod row;
+pub mod sweep;
+
+pub use row::{FlowFilter, FlowRow, Names, ReplicaRow};
+pub use sweep::{Sweep, Sweeper};

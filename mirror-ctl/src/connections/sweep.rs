@@ -1,0 +1,131 @@
+//! The walk over all flows that forgets dead ones and counts the others. It runs in a thread of
+//! its own, in slices with pauses, so that neither the agent nor traffic ever waits for it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ops::ControlFlow,
+    sync::{Arc, RwLock},
+    thread,
+    time::{Duration, Instant},
+};
+
+use mirror_common::flow::{FlowKey, state};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::expiry::is_expired;
+use crate::{
+    clock,
+    dataplane::{FlowTable, Maps},
+};
+
+/// Between two slices of a walk.
+const PAUSE: Duration = Duration::from_micros(200);
+/// Between two walks, at least.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// A walk may take one part in this of the time.
+const DUTY: u32 = 10;
+/// Idle time of flows whose VNI is not configured any more.
+const ORPHAN_IDLE_S: u32 = 600;
+
+/// What one walk found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sweep {
+    /// When it began.
+    pub began_ns: u64,
+    /// Flows of each table.
+    pub flows: HashMap<&'static str, u64>,
+    /// Flows that are not closed, by the instance that is active for them.
+    pub active: HashMap<u16, u64>,
+    /// Sets that a flow uses.
+    pub sets: HashSet<u32>,
+    /// Flows that were forgotten.
+    pub expired: u64,
+}
+
+/// The thread.
+pub struct Sweeper {
+    /// Idle limits by VNI number.
+    pub idle_s: Arc<RwLock<HashMap<u16, u32>>>,
+}
+
+impl Sweeper {
+    /// Starts the thread; it ends when nobody listens to `found`.
+    pub fn start(mut maps: Maps, found: mpsc::Sender<Sweep>) -> std::io::Result<Self> {
+        let idle_s = Arc::new(RwLock::new(HashMap::new()));
+        let limits = Arc::clone(&idle_s);
+        thread::Builder::new()
+            .name("sweep".to_owned())
+            .spawn(move || {
+                while !found.is_closed() {
+                    let start = Instant::now();
+                    let idle = limits
+                        .read()
+                        .map(|limits| limits.clone())
+                        .unwrap_or_default();
+                    match sweep(&mut maps, &idle) {
+                        Ok(sweep) => {
+                            if found.blocking_send(sweep).is_err() {
+                                return;
+                            }
+                        }
+                        Err(error) => warn!("flow tables cannot be read: {error}"),
+                    }
+                    thread::sleep(INTERVAL.max(start.elapsed() * DUTY));
+                }
+            })?;
+        Ok(Self { idle_s })
+    }
+}
+
+/// One walk.
+fn sweep(
+    maps: &mut Maps,
+    idle_s: &HashMap<u16, u32>,
+) -> Result<Sweep, crate::dataplane::DataplaneError> {
+    let limit = |key: &FlowKey| idle_s.get(&key.vni).copied().unwrap_or(ORPHAN_IDLE_S);
+    let mut found = Sweep {
+        began_ns: clock::now_ns(),
+        ..Sweep::default()
+    };
+    let now_s = clock::seconds(found.began_ns);
+    let mut expired: Vec<(FlowTable, FlowKey)> = Vec::new();
+    maps.walk_flows(
+        |entry| {
+            *found.flows.entry(table_name(entry.table)).or_default() += 1;
+            found.sets.insert(entry.flow.set);
+            if entry.flow.state != state::CLOSED {
+                let active = usize::from(entry.flow.active).min(entry.flow.instances.len() - 1);
+                let instance = entry.flow.instances[active];
+                *found.active.entry(instance).or_default() += 1;
+            }
+            if is_expired(entry.table, entry.flow, now_s, limit(entry.key)) {
+                expired.push((entry.table, *entry.key));
+            }
+            ControlFlow::Continue(())
+        },
+        || {
+            thread::sleep(PAUSE);
+            ControlFlow::Continue(())
+        },
+    )?;
+    for (table, key) in expired {
+        // It may have come to life since: only what is expired now goes.
+        let now_s = clock::seconds(clock::now_ns());
+        let flow = maps.flow(table, &key)?;
+        if flow.is_some_and(|flow| is_expired(table, &flow, now_s, limit(&key))) {
+            maps.delete_flow(table, &key)?;
+            found.expired += 1;
+        }
+    }
+    Ok(found)
+}
+
+fn table_name(table: FlowTable) -> &'static str {
+    match table {
+        FlowTable::HalfOpen => "half_open",
+        FlowTable::Mirrored => "mirrored",
+        FlowTable::Unmirrored => "unmirrored",
+        FlowTable::Datagram => "datagram",
+    }
+}

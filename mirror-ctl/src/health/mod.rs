@@ -1,0 +1,79 @@
+//! How well the instances are: detection of hard failure ([`silence`], [`evidence`], [`probe`])
+//! and of recovery ([`recovery`]), and where a score comes from ([`score`]).
+
+pub mod evidence;
+pub mod probe;
+pub mod recovery;
+pub mod score;
+pub mod silence;
+
+use std::fmt;
+
+/// Why an instance is in the state it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Cause {
+    /// Nothing special.
+    None = 0,
+    /// The configuration says so.
+    Configured = 1,
+    /// Its link is down or gone.
+    LinkDown = 2,
+    /// It owed answers while others gave theirs.
+    Silent = 3,
+    /// Its probe failed.
+    Probe = 4,
+    /// It reset or closed connections that its mirrors kept.
+    Resets = 5,
+    /// An operator ordered it.
+    Operator = 6,
+    /// Its hardware address is not known.
+    Unresolved = 7,
+    /// It is being tried out after a failure.
+    Probation = 8,
+    /// It is back.
+    Recovered = 9,
+}
+
+impl Cause {
+    const ALL: [Self; 10] = [
+        Self::None,
+        Self::Configured,
+        Self::LinkDown,
+        Self::Silent,
+        Self::Probe,
+        Self::Resets,
+        Self::Operator,
+        Self::Unresolved,
+        Self::Probation,
+        Self::Recovered,
+    ];
+
+    /// The cause's name in tables and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Configured => "configured",
+            Self::LinkDown => "link-down",
+            Self::Silent => "silent",
+            Self::Probe => "probe",
+            Self::Resets => "resets",
+            Self::Operator => "operator",
+            Self::Unresolved => "unresolved",
+            Self::Probation => "probation",
+            Self::Recovered => "recovered",
+        }
+    }
+
+    /// The cause of a number in the register.
+    pub fn from_number(number: u8) -> Self {
+        let found = Self::ALL.into_iter().find(|cause| *cause as u8 == number);
+        found.unwrap_or(Self::None)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
