@@ -84,16 +84,17 @@ impl View {
             "MISSED"
         };
         self.say(&format!(
-            "{word:6} {:9} {} of {} connections taken over, {} reset, {} bytes lost, {} altered, \
-             stall p99 {:.1} ms (before the fault: {:.1} ms)",
+            "{word:6} {}: {} of {} connections taken over, {} reset, {} bytes lost, {} altered",
             outcome.name,
             outcome.taken_over,
             outcome.connections,
             outcome.resets,
             outcome.bytes_lost,
             outcome.bytes_altered,
-            outcome.stall_ms.p99,
-            outcome.baseline_ms.p99,
+        ))?;
+        self.say(&format!(
+            "       99 of 100 waited at most {:.1} ms; before the fault, {:.1} ms",
+            outcome.stall_ms.p99, outcome.baseline_ms.p99,
         ))?;
         for miss in outcome.misses().iter().chain(&outcome.notes) {
             self.say(&format!("       {miss}"))?;
@@ -105,6 +106,8 @@ impl View {
     pub(crate) fn end(mut self, outcomes: &[Outcome]) -> Result<()> {
         if let Output::Live(terminal) = &mut self.output {
             terminal.clear()?;
+            let start = terminal.get_frame().area().as_position();
+            terminal.set_cursor_position(start)?;
         }
         println!("{}", summary(outcomes));
         Ok(())
@@ -188,16 +191,16 @@ fn summary(outcomes: &[Outcome]) -> comfy_table::Table {
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header([
         "scenario",
-        "connections",
+        "hit",
         "taken over",
         "resets",
         "lost",
         "altered",
         "stall p50",
         "p99",
-        "max (ms)",
-        "detected (ms)",
-        "",
+        "max ms",
+        "seen ms",
+        "verdict",
     ]);
     for outcome in outcomes {
         let stall = outcome.stall_ms;
