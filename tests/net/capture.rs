@@ -21,8 +21,8 @@ pub(crate) struct Seen {
     pub(crate) port: u16,
     /// Its TCP payload's length; whole packets otherwise.
     pub(crate) payload: usize,
-    /// TCP's SYN, FIN or RST is set.
-    pub(crate) opens_or_ends: bool,
+    /// TCP's RST is set.
+    pub(crate) reset: bool,
     /// `tcp`, `udp` or `icmp`.
     pub(crate) protocol: &'static str,
 }
@@ -65,18 +65,16 @@ fn parse(frame: &[u8], source: std::net::IpAddr) -> Option<Seen> {
         NetHeaders::Arp(_) => return None,
     };
     let payload = packet.payload.slice().len();
-    let seen = |protocol, port, opens_or_ends| Seen {
+    let seen = |protocol, port, reset| Seen {
         hops,
         port,
         payload,
-        opens_or_ends,
+        reset,
         protocol,
     };
     (from == source).then_some(())?;
     Some(match packet.transport? {
-        TransportHeader::Tcp(tcp) => {
-            seen("tcp", tcp.destination_port, tcp.syn || tcp.fin || tcp.rst)
-        }
+        TransportHeader::Tcp(tcp) => seen("tcp", tcp.destination_port, tcp.rst),
         TransportHeader::Udp(udp) => seen("udp", udp.destination_port, false),
         TransportHeader::Icmpv4(_) | TransportHeader::Icmpv6(_) => seen("icmp", 0, false),
         TransportHeader::Igmp(_) => return None,

@@ -70,10 +70,9 @@ fn check(family: Family, mode: &str) {
     let active = active(&agent);
     assert_eq!(active.len(), 24);
     check_whole(&client.finish().unwrap(), 24);
-    // A mirror's acknowledgement may be sent on in the active one's name; what
-    // it says may not.
-    let speaks =
-        |packet: &Seen| packet.protocol == "tcp" && (packet.payload > 0 || packet.opens_or_ends);
+    // A mirror's SYN-ACK, acknowledgement or FIN may be what releases the active
+    // one's and be sent on in its name; its bytes and resets may not.
+    let speaks = |packet: &Seen| packet.protocol == "tcp" && (packet.payload > 0 || packet.reset);
     check_senders(&capture.received_from(family.vni()), &hops, &active, speaks);
 }
 
