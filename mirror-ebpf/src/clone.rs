@@ -13,7 +13,9 @@ use mirror_common::{
 };
 
 use crate::{
-    Action, flow::{self, Found}, health, icmp, lock,
+    Action,
+    flow::{self, Found},
+    health, icmp, lock,
     maps::{DATAGRAM_FLOWS, INSTANCES, VNIS, forget},
     packet::{at, headers, rewrite, tcp_header},
     report::{self, Now},
@@ -123,7 +125,14 @@ fn plan_for(ctx: &XdpContext, egress: u32, plan: &mut Plan) -> Option<()> {
             else {
                 return None;
             };
-            tcp_copy(found, &key, &header.segment, vni, egress, &mut plan.copies[0])
+            tcp_copy(
+                found,
+                &key,
+                &header.segment,
+                vni,
+                egress,
+                &mut plan.copies[0],
+            )
         }
         protocol::UDP => {
             let header = at(ctx, transport.offset(), 8)?;
@@ -150,9 +159,18 @@ fn plan_for(ctx: &XdpContext, egress: u32, plan: &mut Plan) -> Option<()> {
                     else {
                         return None;
                     };
-                    tcp_copy(found, &key, &Default::default(), vni, egress, &mut plan.copies[0])
+                    tcp_copy(
+                        found,
+                        &key,
+                        &Default::default(),
+                        vni,
+                        egress,
+                        &mut plan.copies[0],
+                    )
                 }
-                icmp::Concerns::Datagram(key) => datagram_copy(vni, &key, egress, &mut plan.copies[0]),
+                icmp::Concerns::Datagram(key) => {
+                    datagram_copy(vni, &key, egress, &mut plan.copies[0])
+                }
             }
         }
     }

@@ -63,7 +63,13 @@ pub(crate) fn udp_from_replica(
     let Some((source, destination)) = udp_ports(ctx, transport) else {
         return report::drop(Reason::Malformed);
     };
-    let key = flow::key(vni, &network.destination, protocol::UDP, destination, source);
+    let key = flow::key(
+        vni,
+        &network.destination,
+        protocol::UDP,
+        destination,
+        source,
+    );
     from_replica(ctx, vni, &key, instance, now)
 }
 
@@ -178,12 +184,7 @@ fn open(ctx: &XdpContext, key: &FlowKey, now: Now) -> Result<*mut Flow, Action> 
 /// The instance whose output reaches the client; another than before when that one may not be
 /// active any more. `None`: nobody is left.
 #[inline(always)]
-fn follow_health(
-    flow: &mut Flow,
-    key: &FlowKey,
-    conditions: &Conditions,
-    now: Now,
-) -> Option<u16> {
+fn follow_health(flow: &mut Flow, key: &FlowKey, conditions: &Conditions, now: Now) -> Option<u16> {
     let active = flow.active & (REPLICAS as u8 - 1);
     let instance = |slot: u8| flow.instances[usize::from(slot) & (REPLICAS - 1)];
     if conditions.is_up(active) {

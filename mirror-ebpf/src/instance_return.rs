@@ -38,9 +38,7 @@ pub(crate) fn run(ctx: &XdpContext) -> Action {
     let now = Now::read();
     match transport.protocol {
         protocol::TCP => tcp::from_replica(ctx, network, transport, vni, instance, now),
-        protocol::UDP => {
-            datagram::udp_from_replica(ctx, network, transport, vni, instance, now)
-        }
+        protocol::UDP => datagram::udp_from_replica(ctx, network, transport, vni, instance, now),
         protocol::ICMP | protocol::ICMPV6 => {
             icmp::from_replica(ctx, network, transport, vni, instance, now)
         }

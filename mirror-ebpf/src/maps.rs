@@ -2,9 +2,7 @@
 
 use aya_ebpf::{
     bindings::bpf_spin_lock,
-    btf_maps::{
-        Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf,
-    },
+    btf_maps::{Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use mirror_common::{
@@ -85,11 +83,8 @@ pub(crate) static HALF_OPEN: LruHashMap<FlowKey, TcpFlow, { limits::HALF_OPEN as
     LruHashMap::new();
 
 #[btf_map]
-pub(crate) static DATAGRAM_FLOWS: LruHashMap<
-    FlowKey,
-    Flow,
-    { limits::DATAGRAM_FLOWS as usize },
-> = LruHashMap::new();
+pub(crate) static DATAGRAM_FLOWS: LruHashMap<FlowKey, Flow, { limits::DATAGRAM_FLOWS as usize }> =
+    LruHashMap::new();
 
 /// What is known of the packet at hand, and what else is too large for the stack of 512 bytes.
 ///

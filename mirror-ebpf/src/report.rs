@@ -142,7 +142,14 @@ pub(crate) fn notes(ctx: &XdpContext, key: &FlowKey, flow: &TcpFlow, notes: &Not
         }
     }
     if notes.closed {
-        flow_event(key, now, kind::FLOW_CLOSED, 0, 0, instance(flow.flow.active));
+        flow_event(
+            key,
+            now,
+            kind::FLOW_CLOSED,
+            0,
+            0,
+            instance(flow.flow.active),
+        );
     }
 }
 

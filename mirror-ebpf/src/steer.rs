@@ -12,7 +12,7 @@ use mirror_common::{
 
 use crate::{
     Action,
-    maps::{INSTANCES, PORTS, SCRATCH, SETS, SET_PORTS, STEERING},
+    maps::{INSTANCES, PORTS, SCRATCH, SET_PORTS, SETS, STEERING},
     packet::rewrite::{Mac, address_frame},
     report::{self, Now, count},
 };

@@ -21,8 +21,7 @@ use mirror_common::{
 use crate::{
     Action,
     flow::{self, Found},
-    health,
-    lock,
+    health, lock,
     maps::{FLOWS, HALF_OPEN, MIRRORED_FLOWS, SCRATCH, forget},
     packet::{
         headers::{Network, Transport},
@@ -73,22 +72,83 @@ pub(crate) fn from_client(
         key: &key,
         now,
     };
+    match way_of(&packet) {
+        Way::Mirrored(flow) => mirrored_from_client(&packet, flow),
+        Way::Plain(flow) => plain_from_client(&packet, flow),
+        Way::Stateless(reason) => stateless(&packet, reason),
+        Way::Dropped(reason) => report::drop(reason),
+    }
+}
+
+/// Which way a client's segment goes. One of each, so that each is compiled and verified once.
+enum Way {
+    /// To a replica set, in step.
+    Mirrored(*mut TcpFlow),
+    /// To the flow's one instance.
+    Plain(*mut Flow),
+    /// To whom its hash steers it.
+    Stateless(Reason),
+    Dropped(Reason),
+}
+
+/// Finds the flow, or opens one.
+#[inline(always)]
+fn way_of(packet: &Packet<'_>) -> Way {
     let segment = &packet.header.segment;
     let opens = segment.is(bit::SYN) && !segment.is(bit::ACK);
-    let mut found = flow::find_tcp(packet.key, vni);
+    let mut found = flow::find_tcp(packet.key, packet.vni);
     if opens {
-        found = begin_anew(&packet, found);
+        found = begin_anew(packet, found);
     }
-    match found {
-        Found::Plain(flow) => plain_from_client(&packet, flow),
-        Found::Mirrored(flow) => mirrored_from_client(&packet, flow),
-        Found::HalfOpen(flow) => half_open_from_client(&packet, flow),
-        Found::None if opens => match open(&packet) {
-            Ok(flow) => half_open_from_client(&packet, flow),
-            Err(action) => action,
+    let half = match found {
+        Found::Plain(flow) => return Way::Plain(flow),
+        Found::Mirrored(flow) => return Way::Mirrored(flow),
+        Found::HalfOpen(flow) => flow,
+        Found::None if opens => match open(packet) {
+            Ok(flow) => flow,
+            Err(way) => return way,
         },
-        Found::None => stateless(&packet, Reason::NoFlow),
+        Found::None => return Way::Stateless(Reason::NoFlow),
+    };
+    // SAFETY: the value outlives the program run; the protocol state is only read here.
+    let flow = unsafe { &mut *half };
+    let alone = flow.flow.replicas < 2;
+    if segment.is(bit::SYN | bit::RST) {
+        return if alone {
+            Way::Plain(&raw mut flow.flow)
+        } else {
+            Way::Mirrored(half)
+        };
     }
+    if !client::completes_handshake(flow, segment) {
+        return Way::Dropped(Reason::BadHandshakeAck);
+    }
+    flow.flow.state = state::ESTABLISHED;
+    let way = if alone {
+        establish_plain(packet, flow)
+    } else {
+        establish_mirrored(packet, flow)
+    };
+    let _ = HALF_OPEN.remove(packet.key);
+    way.unwrap_or(Way::Stateless(Reason::FlowTableFull))
+}
+
+/// Moves a flow without mirrors to the established ones.
+#[inline(always)]
+fn establish_plain(packet: &Packet<'_>, half: &TcpFlow) -> Option<Way> {
+    FLOWS.insert(packet.key, half.flow, 0).ok()?;
+    report::count(Reason::FlowOpened);
+    FLOWS.get_ptr_mut(packet.key).map(Way::Plain)
+}
+
+/// Moves a mirrored flow to the established ones and tells the agent.
+#[inline(always)]
+fn establish_mirrored(packet: &Packet<'_>, half: &TcpFlow) -> Option<Way> {
+    MIRRORED_FLOWS.insert(packet.key, half, 0).ok()?;
+    report::count(Reason::FlowOpened);
+    let primary = half.flow.instances[usize::from(half.flow.active) & (REPLICAS - 1)];
+    report::flow_event(packet.key, packet.now, kind::FLOW_OPENED, 0, 0, primary);
+    MIRRORED_FLOWS.get_ptr_mut(packet.key).map(Way::Mirrored)
 }
 
 /// A SYN of a flow that is over, or another SYN than the one we wait for, begins a new flow.
@@ -115,9 +175,9 @@ fn begin_anew(packet: &Packet<'_>, found: Found) -> Found {
 
 /// Opens a flow: half-open until the client has acknowledged our SYN-ACK.
 #[inline(always)]
-fn open(packet: &Packet<'_>) -> Result<*mut TcpFlow, Action> {
+fn open(packet: &Packet<'_>) -> Result<*mut TcpFlow, Way> {
     let Some((set, replicas)) = steer::choose(packet.key.vni, steering::hash(packet.key)) else {
-        return Err(report::drop(Reason::NoReplicaSet));
+        return Err(Way::Dropped(Reason::NoReplicaSet));
     };
     if tcp_header::has_partial_checksum(packet.ctx, packet.network, packet.transport) {
         report::count(Reason::PartialChecksum);
@@ -132,10 +192,10 @@ fn open(packet: &Packet<'_>) -> Result<*mut TcpFlow, Action> {
         );
     }
     let Some((host_mac, client_mac)) = frame_addresses(packet.ctx) else {
-        return Err(report::drop(Reason::Malformed));
+        return Err(Way::Dropped(Reason::Malformed));
     };
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
-        return Err(report::drop(Reason::FlowTableFull));
+        return Err(Way::Dropped(Reason::FlowTableFull));
     };
     let segment = &packet.header.segment;
     let translatable = segment.options & option::UNTRANSLATABLE == 0 && segment.payload == 0;
@@ -159,11 +219,11 @@ fn open(packet: &Packet<'_>) -> Result<*mut TcpFlow, Action> {
     };
     client::open(flow, segment, packet.now.ms());
     if HALF_OPEN.insert(packet.key, &*flow, 0).is_err() {
-        return Err(stateless(packet, Reason::FlowTableFull));
+        return Err(Way::Stateless(Reason::FlowTableFull));
     }
     HALF_OPEN
         .get_ptr_mut(packet.key)
-        .ok_or_else(|| stateless(packet, Reason::FlowTableFull))
+        .ok_or(Way::Stateless(Reason::FlowTableFull))
 }
 
 /// A packet of a flow that is kept nowhere: to the primary that its hash steers to. A flow that
@@ -188,8 +248,8 @@ fn plain_from_client(packet: &Packet<'_>, flow: *mut Flow) -> Action {
     flow.packets += 1;
     flow.seen_s = packet.now.s();
     close_plain(flow, segment);
-    let alive = health::of(flow, packet.vni, packet.now)
-        .is_some_and(|world| world.conditions.is_alive(0));
+    let alive =
+        health::of(flow, packet.vni, packet.now).is_some_and(|world| world.conditions.is_alive(0));
     if !alive {
         if packet.vni.flags & vni::flag::LEAVE_LOST != 0 {
             return report::drop(Reason::NoReplica);
@@ -209,56 +269,6 @@ fn close_plain(flow: &mut Flow, segment: &Segment) {
     } else if segment.is(bit::FIN) && flow.state == state::ESTABLISHED {
         flow.state = state::CLOSING;
     }
-}
-
-/// A client's segment of a flow in its handshake.
-#[inline(always)]
-fn half_open_from_client(packet: &Packet<'_>, half: *mut TcpFlow) -> Action {
-    // SAFETY: as in `plain_from_client`; the protocol state is only read here.
-    let flow = unsafe { &mut *half };
-    let segment = &packet.header.segment;
-    let alone = flow.flow.replicas < 2;
-    if segment.is(bit::SYN | bit::RST) {
-        return if alone {
-            plain_from_client(packet, &mut flow.flow)
-        } else {
-            mirrored_from_client(packet, half)
-        };
-    }
-    if !client::completes_handshake(flow, segment) {
-        return report::drop(Reason::BadHandshakeAck);
-    }
-    flow.flow.state = state::ESTABLISHED;
-    let established = if alone {
-        match FLOWS.insert(packet.key, flow.flow, 0) {
-            Ok(()) => FLOWS.get_ptr_mut(packet.key).map(Found::Plain),
-            Err(_) => None,
-        }
-    } else {
-        match MIRRORED_FLOWS.insert(packet.key, &*flow, 0) {
-            Ok(()) => MIRRORED_FLOWS.get_ptr_mut(packet.key).map(Found::Mirrored),
-            Err(_) => None,
-        }
-    };
-    let _ = HALF_OPEN.remove(packet.key);
-    report::count(Reason::FlowOpened);
-    match established {
-        Some(Found::Plain(flow)) => plain_from_client(packet, flow),
-        Some(Found::Mirrored(flow)) => {
-            announce(packet, flow);
-            mirrored_from_client(packet, flow)
-        }
-        _ => stateless(packet, Reason::FlowTableFull),
-    }
-}
-
-/// Tells the agent of a new mirrored flow.
-#[inline(always)]
-fn announce(packet: &Packet<'_>, flow: *mut TcpFlow) {
-    // SAFETY: as in `plain_from_client`.
-    let flow = unsafe { &(*flow).flow };
-    let primary = flow.instances[usize::from(flow.active) & (REPLICAS - 1)];
-    report::flow_event(packet.key, packet.now, kind::FLOW_OPENED, 0, 0, primary);
 }
 
 /// A client's segment of a mirrored flow.
@@ -395,22 +405,29 @@ pub(crate) fn from_replica(
         report::count(Reason::PartialChecksum);
         report::flow_event(packet.key, now, kind::PARTIAL_CHECKSUM, 0, instance, 0);
     }
-    match flow::find_tcp(packet.key, vni) {
-        Found::Plain(flow) => plain_from_replica(&packet, flow, instance),
-        Found::Mirrored(flow) => mirrored_from_replica(&packet, flow, instance),
+    let (mirrored, plain) = match flow::find_tcp(packet.key, vni) {
+        Found::Mirrored(flow) => (Some(flow), None),
+        Found::Plain(flow) => (None, Some(flow)),
         Found::HalfOpen(flow) => {
-            // SAFETY: as in `plain_from_client`.
+            // SAFETY: the value outlives the program run; an instance alone has no mirror whose
+            // packets could meet this one.
             let half = unsafe { &mut *flow };
             if half.flow.replicas > 1 {
-                return mirrored_from_replica(&packet, flow, instance);
+                (Some(flow), None)
+            } else {
+                if segment.is(bit::SYN) && half.flow.instances[0] == instance {
+                    half.sync.isn = segment.seq;
+                    half.flow.state = state::ANSWERED;
+                }
+                (None, Some(&raw mut half.flow))
             }
-            if segment.is(bit::SYN) && half.flow.instances[0] == instance {
-                half.sync.isn = segment.seq;
-                half.flow.state = state::ANSWERED;
-            }
-            plain_from_replica(&packet, &mut half.flow, instance)
         }
-        Found::None => return_without_flow(&packet, instance),
+        Found::None => return return_without_flow(&packet, instance),
+    };
+    match (mirrored, plain) {
+        (Some(flow), _) => mirrored_from_replica(&packet, flow, instance),
+        (None, Some(flow)) => plain_from_replica(&packet, flow, instance),
+        (None, None) => report::drop(Reason::NoReplica),
     }
 }
 

@@ -32,9 +32,7 @@ pub(crate) fn run(ctx: &XdpContext) -> Action {
     match transport.protocol {
         protocol::TCP => tcp::from_client(ctx, network, transport, vni, now),
         protocol::UDP => datagram::udp_from_client(ctx, network, transport, vni, now),
-        protocol::ICMP | protocol::ICMPV6 => {
-            icmp::from_client(ctx, network, transport, vni, now)
-        }
+        protocol::ICMP | protocol::ICMPV6 => icmp::from_client(ctx, network, transport, vni, now),
         _ => report::drop(Reason::UnknownProtocol),
     }
 }

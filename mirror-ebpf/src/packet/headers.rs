@@ -128,10 +128,7 @@ pub(crate) fn network(ctx: &XdpContext) -> Option<&'static Network> {
 
 /// Finds the transport header.
 #[inline(always)]
-pub(crate) fn transport(
-    ctx: &XdpContext,
-    network: &Network,
-) -> Result<&'static Transport, Reason> {
+pub(crate) fn transport(ctx: &XdpContext, network: &Network) -> Result<&'static Transport, Reason> {
     let scratch = SCRATCH.get_ptr_mut(0).ok_or(Reason::Malformed)?;
     // SAFETY: as in `network`.
     let found = unsafe { &mut (*scratch).transport };
@@ -172,7 +169,9 @@ fn transport_v4(ctx: &XdpContext, offset: usize, found: &mut Transport) -> Resul
         return Err(Reason::Fragment);
     }
     found.offset = offset as u16 + length;
-    found.end = (offset as u16).checked_add(total).ok_or(Reason::Malformed)?;
+    found.end = (offset as u16)
+        .checked_add(total)
+        .ok_or(Reason::Malformed)?;
     found.protocol = protocol;
     Ok(())
 }

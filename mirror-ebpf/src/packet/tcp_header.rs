@@ -36,10 +36,7 @@ pub(crate) struct Options {
 
 /// Parses a TCP header, into this CPU's scratch memory: the stack is too small for it.
 #[inline(always)]
-pub(crate) fn parse(
-    ctx: &XdpContext,
-    transport: &Transport,
-) -> Result<&'static TcpHeader, Reason> {
+pub(crate) fn parse(ctx: &XdpContext, transport: &Transport) -> Result<&'static TcpHeader, Reason> {
     /// NOP, NOP, timestamps of ten bytes: how every common stack lays out a header with
     /// timestamps and nothing else.
     const ALIGNED_TIMESTAMPS: u32 = 0x0101_080a_u32.to_be();
