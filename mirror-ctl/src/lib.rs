@@ -1,6 +1,9 @@
 //! Agent and command line: everything that decides, and the one module that talks to the kernel.
 #![deny(unsafe_code)]
 
+pub mod agent;
+pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connections;

@@ -56,18 +56,28 @@ pub struct Port<'a> {
 impl Dataplane {
     /// Attaches the role's program, or replaces the program of the link that is there.
     pub fn attach(&mut self, port: &Port<'_>) -> Result<XdpMode, DataplaneError> {
-        if let Some(mode) = self.adopt(port)? {
-            return Ok(mode);
-        }
-        let (link, mode) = self.create_link(port)?;
-        let path = self.pins.link(port.ifindex);
-        sys::pin(link.as_fd(), &path).path("pin", path)?;
-        info!(interface = port.name, mode = mode.name(), "attached");
+        let mode = match self.adopt(port)? {
+            Some(mode) => mode,
+            None => {
+                let (link, mode) = self.create_link(port)?;
+                let path = self.pins.link(port.ifindex);
+                sys::pin(link.as_fd(), &path).path("pin", path)?;
+                info!(interface = port.name, mode = mode.name(), "attached");
+                mode
+            }
+        };
+        self.modes.insert(port.ifindex, mode);
         Ok(mode)
+    }
+
+    /// How an interface's program is attached, if this agent attached or adopted it.
+    pub fn mode(&self, ifindex: u32) -> Option<XdpMode> {
+        self.modes.get(&ifindex).copied()
     }
 
     /// Takes the program off an interface.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), DataplaneError> {
+        self.modes.remove(&ifindex);
         let path = self.pins.link(ifindex);
         let link = sys::open_pin(&path).path("open", &path)?;
         std::fs::remove_file(&path).path("remove", &path)?;
@@ -100,7 +110,9 @@ impl Dataplane {
         let mode = port
             .present
             .filter(|(_, program)| *program == info.program)
-            .map(|(mode, _)| mode);
+            .map(|(mode, _)| mode)
+            // What netlink said may be older than the link.
+            .or(self.mode(port.ifindex));
         let wanted = match (port.mode, mode) {
             (_, None) => false,
             (Mode::Auto, Some(_)) => true,

@@ -15,7 +15,7 @@ mod publish;
 mod register;
 mod sys;
 
-use std::{fs::File, path::Path};
+use std::{collections::HashMap, fs::File, path::Path};
 
 use aya::maps::{Array, MapData};
 use mirror_common::LAYOUT_VERSION;
@@ -42,6 +42,7 @@ pub struct Dataplane {
     /// All maps.
     pub maps: Maps,
     adopted: bool,
+    modes: HashMap<u32, XdpMode>,
     _lock: Flock<File>,
 }
 
@@ -82,6 +83,7 @@ impl Dataplane {
             programs,
             maps,
             adopted,
+            modes: HashMap::new(),
             _lock: lock,
         })
     }
@@ -152,6 +154,11 @@ pub fn unload(pin_dir: &Path, before: impl FnOnce(&[Announced])) -> Result<(), D
     pins.remove()?;
     drop(lock);
     std::fs::remove_dir(pin_dir).path("remove", pin_dir)
+}
+
+/// Gives SIGPIPE its default action back. Here because it takes an unsafe call.
+pub fn default_sigpipe() {
+    sys::default_sigpipe();
 }
 
 enum Layout {

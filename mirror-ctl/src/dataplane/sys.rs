@@ -283,3 +283,9 @@ pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the command's part of bpf_attr is one u32, the link's descriptor.
     unsafe { bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr) }.map(drop)
 }
+
+/// Gives SIGPIPE its default action back.
+pub(super) fn default_sigpipe() {
+    // SAFETY: no handler is installed, and the call is made before any thread is started.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}

@@ -1,0 +1,460 @@
+//! From an event to what is to be done about it. Pure: time and facts come in, actions go out.
+
+use mirror_common::{event::Event as Report, instance::Vitals};
+
+use super::state::{Instance, Order, State};
+use crate::{
+    health::{
+        Cause,
+        recovery::{self, Failure, Next},
+        silence::{Limits, Sample},
+    },
+    mirroring::{Budget, may_evacuate},
+    netlink::{Change, Link},
+    routing::State as Service,
+};
+
+/// How often an unknown hardware address is asked for.
+const RESOLVE_NS: u64 = 1_000_000_000;
+/// How often a known one is confirmed: the kernel forgets neighbours that nobody uses.
+const CONFIRM_NS: u64 = 10_000_000_000;
+
+/// Something to be done. The order of actions is the order in which they are done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Write an instance's entry: the one write that takes it out or back in.
+    WriteInstance(usize),
+    /// Tell that an instance changed.
+    Tell {
+        /// Its name.
+        instance: String,
+        /// What it was.
+        from: Service,
+        /// What it is.
+        to: Service,
+        /// Why.
+        cause: Cause,
+        /// When.
+        time_ns: u64,
+    },
+    /// Choose anew where new flows go.
+    Publish,
+    /// An interface came, went or got another number: put programs and targets right.
+    Rewire(String),
+    /// Find out the hardware address of an instance.
+    Resolve(usize),
+    /// Put the VNI addresses on an interface right.
+    Announce(String),
+    /// Ask netlink for everything again.
+    Resync,
+}
+
+/// Why an order is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such instance.
+    #[error("there is no instance {0:?}")]
+    Unknown(String),
+    /// It would leave a VNI without a healthy instance.
+    #[error("vni {vni:?}: {reason} (--force does it all the same)")]
+    LastHealthy {
+        /// The VNI.
+        vni: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl State {
+    /// Changes an instance; what follows from the change of its state.
+    fn change(
+        &mut self,
+        place: usize,
+        now_ns: u64,
+        cause: Cause,
+        change: impl FnOnce(&mut Instance),
+    ) -> Vec<Action> {
+        let instance = &mut self.instances[place];
+        let before = (instance.service(), instance.entry(), instance.trial_ns.is_some());
+        change(instance);
+        let after = (instance.service(), instance.entry(), instance.trial_ns.is_some());
+        if before == after {
+            return Vec::new();
+        }
+        let mut actions = vec![Action::WriteInstance(place)];
+        if before.0 != after.0 || before.2 != after.2 {
+            instance.changed_ns = now_ns;
+            instance.cause = cause;
+            actions.push(Action::Tell {
+                instance: instance.config.name.clone(),
+                from: before.0,
+                to: after.0,
+                cause,
+                time_ns: now_ns,
+            });
+            actions.push(Action::Publish);
+        }
+        actions
+    }
+
+    /// Takes an instance out because of a failure.
+    fn fail(&mut self, place: usize, cause: Cause, now_ns: u64) -> Vec<Action> {
+        self.change(place, now_ns, cause, |instance| {
+            let last = instance.failure.or(instance.last_failure);
+            instance.failure = Some(Failure::after(last, cause, now_ns));
+            instance.trial_ns = None;
+            // What the probe said before it failed proves nothing now.
+            if cause != Cause::Probe {
+                instance.probe.reset();
+            }
+        })
+    }
+
+    /// Ends a failure.
+    fn recover(&mut self, place: usize, trial: bool, now_ns: u64) -> Vec<Action> {
+        let cause = match trial {
+            true => Cause::Probation,
+            false => Cause::Recovered,
+        };
+        self.evidence.forgive(self.instances[place].number as u16);
+        self.change(place, now_ns, cause, |instance| {
+            instance.last_failure = instance.failure.take().or(instance.last_failure);
+            instance.trial_ns = trial.then_some(now_ns);
+        })
+    }
+
+    /// The network changed.
+    pub fn network(&mut self, change: &Change, now_ns: u64) -> Vec<Action> {
+        match change {
+            Change::Link(link) => self.link_changed(link, now_ns),
+            Change::LinkGone(ifindex) => self.link_gone(*ifindex, now_ns),
+            Change::Neighbour(neighbour) => {
+                let place = self.instances.iter().position(|instance| {
+                    instance.ifindex == neighbour.ifindex
+                        && instance.config.mac.is_none()
+                        && instance.config.address == Some(neighbour.address)
+                });
+                match (place, neighbour.mac) {
+                    (Some(place), Some(mac)) => self.change(place, now_ns, Cause::Recovered, |i| {
+                        i.mac = Some(mac);
+                        if i.failure.is_some_and(|f| f.cause == Cause::Unresolved) {
+                            i.last_failure = i.failure.take();
+                        }
+                    }),
+                    // The address that worked so far is the best guess there is.
+                    _ => Vec::new(),
+                }
+            }
+            Change::AddressGone(address) => {
+                let link = self.links.get(&address.ifindex);
+                let announced = link.filter(|link| {
+                    let vnis = self.config.vnis.iter().filter(|vni| vni.announce);
+                    vnis.clone().any(|vni| {
+                        vni.interfaces.contains(&link.name)
+                            && vni.addresses.contains(&address.address)
+                    })
+                });
+                announced.map_or_else(Vec::new, |link| vec![Action::Announce(link.name.clone())])
+            }
+            Change::AddressAdded(_) => Vec::new(),
+            Change::Lost => vec![Action::Resync],
+        }
+    }
+
+    fn link_changed(&mut self, link: &Link, now_ns: u64) -> Vec<Action> {
+        let before = self.links.insert(link.ifindex, link.clone());
+        let renamed = before.as_ref().filter(|before| before.name != link.name);
+        let mut actions = Vec::new();
+        if let Some(before) = renamed {
+            actions.extend(self.detach_link(link.ifindex, now_ns));
+            actions.push(Action::Rewire(before.name.clone()));
+        }
+        let place = self
+            .instances
+            .iter()
+            .position(|instance| instance.config.link == link.name);
+        if let Some(place) = place {
+            actions.extend(self.instance_link(place, link, now_ns));
+        }
+        let carries = |vni: &&crate::config::Vni| vni.interfaces.contains(&link.name);
+        if self.config.vnis.iter().any(|vni| carries(&vni)) {
+            let is_new = before.is_none() || renamed.is_some();
+            let came_up = link.up && before.is_none_or(|before| !before.up);
+            if is_new {
+                actions.push(Action::Rewire(link.name.clone()));
+            }
+            if is_new || came_up {
+                // An interface that was down has lost its IPv6 addresses.
+                actions.push(Action::Announce(link.name.clone()));
+            }
+        }
+        actions
+    }
+
+    /// An instance's link is there: up or down, new or as before.
+    fn instance_link(&mut self, place: usize, link: &Link, now_ns: u64) -> Vec<Action> {
+        let instance = &self.instances[place];
+        let is_new = instance.ifindex != link.ifindex;
+        let came_up = link.up && instance.link_up_ns.is_none();
+        let unresolved = instance.config.mac.is_none();
+        let mut actions = Vec::new();
+        if !link.up {
+            // First of all: the one write that moves its flows.
+            actions.extend(self.link_down(place, now_ns));
+        }
+        let source = link.mac.unwrap_or_default();
+        actions.extend(self.change(place, now_ns, Cause::None, |instance| {
+            instance.ifindex = link.ifindex;
+            instance.source_mac = source;
+            instance.link_up_ns = link.up.then(|| instance.link_up_ns.unwrap_or(now_ns));
+        }));
+        if is_new {
+            actions.push(Action::Rewire(link.name.clone()));
+        }
+        if (is_new || came_up) && unresolved {
+            actions.push(Action::Resolve(place));
+        }
+        actions
+    }
+
+    fn link_down(&mut self, place: usize, now_ns: u64) -> Vec<Action> {
+        let instance = &mut self.instances[place];
+        instance.link_up_ns = None;
+        match &mut instance.failure {
+            None => self.fail(place, Cause::LinkDown, now_ns),
+            // Out already; the wait begins again when the link is back.
+            Some(failure) => {
+                failure.since_ns = now_ns;
+                Vec::new()
+            }
+        }
+    }
+
+    fn link_gone(&mut self, ifindex: u32, now_ns: u64) -> Vec<Action> {
+        let mut actions = self.detach_link(ifindex, now_ns);
+        if let Some(link) = self.links.remove(&ifindex) {
+            actions.push(Action::Rewire(link.name));
+        }
+        actions
+    }
+
+    /// The instance behind an interface is out of reach.
+    fn detach_link(&mut self, ifindex: u32, now_ns: u64) -> Vec<Action> {
+        let place = self
+            .instances
+            .iter()
+            .position(|instance| instance.ifindex == ifindex);
+        let Some(place) = place else {
+            return Vec::new();
+        };
+        let mut actions = self.link_down(place, now_ns);
+        actions.extend(self.change(place, now_ns, Cause::LinkDown, |i| i.ifindex = 0));
+        actions
+    }
+
+    /// The dataplane's evidence was read: `vitals` by place.
+    pub fn looked(&mut self, vitals: &[Vitals], now_ns: u64) -> Vec<Action> {
+        for (instance, vitals) in self.instances.iter_mut().zip(vitals) {
+            instance.vitals = *vitals;
+        }
+        let samples: Vec<Sample> = self
+            .instances
+            .iter()
+            .map(|instance| Sample {
+                instance: instance.number,
+                vitals: instance.vitals,
+                alive: instance.service() != Service::Dead,
+            })
+            .collect();
+        let groups: Vec<Vec<u32>> = self
+            .config
+            .vnis
+            .iter()
+            .map(|vni| {
+                let members = self.members(vni).into_iter();
+                members.map(|place| self.instances[place].number).collect()
+            })
+            .collect();
+        let ms = |ms: u32| u64::from(ms) * 1_000_000;
+        let limits = Limits {
+            poll_ns: ms(self.config.detect.poll_ms),
+            silent_ns: ms(self.config.detect.silent_ms),
+        };
+        let silent = self.silence.look(now_ns, &samples, &groups, limits);
+        let mut actions = Vec::new();
+        for number in silent {
+            if let Some(place) = self.by_number(number) {
+                actions.extend(self.fail(place, Cause::Silent, now_ns));
+            }
+        }
+        actions
+    }
+
+    /// The dataplane reported events.
+    pub fn reported(&mut self, reports: &[Report], now_ns: u64) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for report in reports {
+            let convicted = self.evidence.note(report);
+            let place = convicted.and_then(|number| self.by_number(number.into()));
+            let Some(place) = place else { continue };
+            if self.instances[place].service() != Service::Dead && !self.is_last(place) {
+                actions.extend(self.fail(place, Cause::Resets, now_ns));
+            }
+        }
+        actions
+    }
+
+    /// A probe was tried.
+    pub fn probed(&mut self, name: &str, ok: bool, now_ns: u64) -> Vec<Action> {
+        let Some(place) = self.find(name) else {
+            return Vec::new();
+        };
+        let instance = &mut self.instances[place];
+        let Some(probe) = &instance.config.probe else {
+            return Vec::new();
+        };
+        match instance.probe.count(ok, probe.fall, probe.rise) {
+            Some(_) => self.reconsider(place, now_ns),
+            None => Vec::new(),
+        }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now_ns: u64) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for place in 0..self.instances.len() {
+            actions.extend(self.reconsider(place, now_ns));
+            let instance = &mut self.instances[place];
+            let interval_ns = match instance.mac {
+                None => RESOLVE_NS,
+                Some(_) => CONFIRM_NS,
+            };
+            if instance.config.mac.is_none()
+                && instance.link_up_ns.is_some()
+                && now_ns.saturating_sub(instance.asked_ns) >= interval_ns
+            {
+                instance.asked_ns = now_ns;
+                actions.push(Action::Resolve(place));
+            }
+        }
+        actions
+    }
+
+    /// Whether a failed instance may come back, or one on trial has stood or failed it.
+    fn reconsider(&mut self, place: usize, now_ns: u64) -> Vec<Action> {
+        let instance = &self.instances[place];
+        let signs = instance.signs(&self.evidence);
+        if instance.failure.is_none() && signs.probe == Some(false) {
+            // When every probe fails, it is more likely the probes' failure.
+            return match self.is_last(place) {
+                true => Vec::new(),
+                false => self.fail(place, Cause::Probe, now_ns),
+            };
+        }
+        if let Some(failure) = &instance.failure {
+            return match recovery::next(failure, &signs, now_ns) {
+                Next::Wait => Vec::new(),
+                Next::Try => self.recover(place, true, now_ns),
+                Next::Serve => self.recover(place, false, now_ns),
+            };
+        }
+        match instance.trial_ns {
+            Some(trial_ns) if recovery::is_refused(trial_ns, &signs) => {
+                self.fail(place, Cause::Resets, now_ns)
+            }
+            Some(trial_ns) if recovery::is_passed(trial_ns, &signs, now_ns) => {
+                self.recover(place, false, now_ns)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// An operator ordered something; `Order::None` is `restore`.
+    pub fn ordered(
+        &mut self,
+        name: &str,
+        order: Order,
+        force: bool,
+        now_ns: u64,
+    ) -> Result<Vec<Action>, Refusal> {
+        let place = self
+            .find(name)
+            .ok_or_else(|| Refusal::Unknown(name.to_owned()))?;
+        if order != Order::None && !force && self.instances[place].service() == Service::Up {
+            self.check_last(place)?;
+        }
+        let mut actions = self.change(place, now_ns, Cause::Operator, |instance| {
+            instance.set_order(order, now_ns);
+            // `restore` overrules what was concluded; a link that is down is a fact.
+            if order == Order::None && instance.link_up_ns.is_some() && instance.mac.is_some() {
+                instance.last_failure = None;
+                instance.failure = None;
+                instance.trial_ns = None;
+            }
+        });
+        if actions.is_empty() {
+            // Ordered what is so already: the order is noted all the same.
+            actions.push(Action::WriteInstance(place));
+        }
+        Ok(actions)
+    }
+
+    fn check_last(&self, place: usize) -> Result<(), Refusal> {
+        let name = &self.instances[place].config.name;
+        for vni in &self.config.vnis {
+            let members = self.members(vni);
+            if !members.contains(&place) {
+                continue;
+            }
+            let candidates: Vec<_> = members
+                .into_iter()
+                .map(|member| {
+                    let instance = &self.instances[member];
+                    instance.candidate(instance.config.score)
+                })
+                .collect();
+            // An operator may take out as much as he likes, but not the last one.
+            let budget = Budget {
+                out_max_percent: 100,
+            };
+            may_evacuate(&candidates, name, budget).map_err(|refusal| Refusal::LastHealthy {
+                vni: vni.name.clone(),
+                reason: refusal.to_string(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether some VNI would have no live instance without this one.
+    fn is_last(&self, place: usize) -> bool {
+        self.config.vnis.iter().any(|vni| {
+            let members = self.members(vni);
+            members.contains(&place)
+                && !members.iter().any(|&other| {
+                    other != place && self.instances[other].service() != Service::Dead
+                })
+        })
+    }
+
+    fn by_number(&self, number: u32) -> Option<usize> {
+        self.instances
+            .iter()
+            .position(|instance| instance.number == number)
+    }
+
+    /// Marks what keeps an instance from serving when the agent starts.
+    pub fn settle(&mut self, now_ns: u64) {
+        for instance in &mut self.instances {
+            let fact = match (instance.link_up_ns, instance.mac) {
+                (None, _) => Cause::LinkDown,
+                (_, None) => Cause::Unresolved,
+                _ => continue,
+            };
+            if instance.failure.is_none() {
+                instance.failure = Some(Failure::after(None, fact, now_ns));
+                instance.cause = fact;
+                instance.changed_ns = now_ns;
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What happened, kept in memory for whoever asks: bounded, numbered, oldest out first.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Entries that are kept.
+pub const ENTRIES_MAX: usize = 65_536;
+
+/// One entry.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// Its number, from 1; later ones have greater numbers.
+    pub seq: u64,
+    /// When, `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+    /// `flow-opened`, `flow-warm`, `flow-cold`, `takeover`, `flow-closed`, `partial-checksum`,
+    /// `instance-state`, `interface`, `configuration`.
+    pub kind: String,
+    /// The flow's client.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub client: Option<String>,
+    /// The flow's VNI.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub vni: Option<String>,
+    /// The instance whose state changed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub instance: Option<String>,
+    /// What or who it was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub from: Option<String>,
+    /// What or who it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub to: Option<String>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cause: Option<String>,
+}
+
+/// The log.
+#[derive(Debug, Default)]
+pub struct EventLog(Mutex<Entries>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    last: u64,
+    entries: VecDeque<LogEntry>,
+}
+
+impl EventLog {
+    /// Adds entries; their numbers are given here.
+    pub fn add(&self, entries: impl IntoIterator<Item = LogEntry>) {
+        let mut log = self.lock();
+        for mut entry in entries {
+            log.last += 1;
+            entry.seq = log.last;
+            if log.entries.len() == ENTRIES_MAX {
+                log.entries.pop_front();
+            }
+            log.entries.push_back(entry);
+        }
+    }
+
+    /// Entries with numbers above `since`, the newest `limit` of them.
+    pub fn since(&self, since: u64, limit: usize) -> Vec<LogEntry> {
+        let log = self.lock();
+        let start = log.entries.partition_point(|entry| entry.seq <= since);
+        let start = start.max(log.entries.len().saturating_sub(limit));
+        log.entries.range(start..).cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        // A panic while it was held cannot have left it half written in a way that matters.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_go_first() {
+        let log = EventLog::default();
+        log.add((0..ENTRIES_MAX + 10).map(|_| LogEntry::default()));
+        let all = log.since(0, usize::MAX);
+        assert_eq!(all.len(), ENTRIES_MAX);
+        assert_eq!(all[0].seq, 11);
+        let last = ENTRIES_MAX as u64 + 10;
+        assert_eq!(log.since(last - 2, usize::MAX).len(), 2);
+        assert_eq!(log.since(last, usize::MAX).len(), 0);
+        assert_eq!(log.since(0, 3)[0].seq, last - 2);
+    }
+}

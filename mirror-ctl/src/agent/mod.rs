@@ -1,0 +1,342 @@
+//! The agent: one loop over a closed set of events. What an event means is decided by pure code
+//! ([`decide`]), what follows from it is done here.
+
+pub mod decide;
+pub mod log;
+mod publish;
+pub mod sets;
+mod show;
+mod start;
+pub mod state;
+#[cfg(test)]
+mod tests;
+pub mod view;
+mod wire;
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use mirror_common::{event::Event as Report, limits::REPLICAS};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::{self, MissedTickBehavior},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    clock,
+    config::Config,
+    connections::{Sweep, Sweeper},
+    dataplane::{Dataplane, DataplaneError},
+    health::score::Score,
+    netlink::{Change, Netlink},
+};
+use decide::{Action, Refusal};
+use log::{EventLog, LogEntry};
+use publish::Published;
+use sets::SetBook;
+use state::{Order, State};
+use view::View;
+
+pub use start::{StartError, Started, start};
+
+/// How often failed instances are reconsidered.
+const TICK: Duration = Duration::from_millis(100);
+/// How often what failed on interfaces is tried again.
+const RETRY_TICKS: u64 = 10;
+
+/// Everything that can happen to the agent.
+#[derive(Debug)]
+pub enum Event {
+    /// The network changed.
+    Network(Change),
+    /// It is time to read the dataplane's evidence.
+    Look,
+    /// It is time to reconsider.
+    Tick,
+    /// The dataplane reported events.
+    Reported(Vec<Report>),
+    /// A probe was tried.
+    Probed(String, bool),
+    /// All flows were walked.
+    Swept(Sweep),
+    /// An operator ordered something.
+    Ordered {
+        /// Of which instance.
+        instance: String,
+        /// What.
+        order: Order,
+        /// Whatever follows.
+        force: bool,
+        /// Who waits for the answer.
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// The configuration is to be read again.
+    Reload(Option<oneshot::Sender<Result<(), String>>>),
+    /// The agent is to end.
+    Stop,
+}
+
+/// The agent's I/O and what it knows.
+pub struct Agent {
+    file: PathBuf,
+    state: State,
+    dataplane: Dataplane,
+    netlink: Netlink,
+    book: SetBook,
+    published: HashMap<String, Published>,
+    /// Interfaces of the sets as they were written last.
+    wired: HashMap<u32, [u32; REPLICAS]>,
+    /// Interfaces on which something failed.
+    broken: HashSet<String>,
+    score: Box<dyn Score>,
+    sweep: Sweep,
+    sweeper: Sweeper,
+    probes: HashMap<String, JoinHandle<()>>,
+    inputs: Inputs,
+    log: Arc<EventLog>,
+    views: watch::Sender<Arc<View>>,
+    ticks: u64,
+}
+
+/// What the loop listens to.
+struct Inputs {
+    changes: mpsc::UnboundedReceiver<Change>,
+    reports: mpsc::Receiver<Vec<Report>>,
+    sweeps: mpsc::Receiver<Sweep>,
+    probes: mpsc::Receiver<(String, bool)>,
+    probe_sender: mpsc::Sender<(String, bool)>,
+    orders: mpsc::Receiver<Event>,
+}
+
+impl Agent {
+    /// Runs until it is told to stop. The dataplane runs on after that.
+    pub async fn run(mut self) {
+        let poll_ms = self.state.config.detect.poll_ms;
+        let mut looks = time::interval(Duration::from_millis(poll_ms.into()));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let inputs = &mut self.inputs;
+            // In this order: what takes an instance out must not wait behind anything else.
+            let event = tokio::select! {
+                biased;
+                Some(change) = inputs.changes.recv() => Event::Network(change),
+                Some(event) = inputs.orders.recv() => event,
+                _ = looks.tick() => Event::Look,
+                Some(reports) = inputs.reports.recv() => Event::Reported(reports),
+                Some((instance, ok)) = inputs.probes.recv() => Event::Probed(instance, ok),
+                _ = ticks.tick() => Event::Tick,
+                Some(sweep) = inputs.sweeps.recv() => Event::Swept(sweep),
+            };
+            if matches!(event, Event::Stop) {
+                info!("ends; the dataplane runs on");
+                return;
+            }
+            let poll_before = self.state.config.detect.poll_ms;
+            self.handle(event).await;
+            let poll_ms = self.state.config.detect.poll_ms;
+            if poll_ms != poll_before {
+                looks = time::interval(Duration::from_millis(poll_ms.into()));
+                looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            }
+        }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        let now_ns = clock::now_ns();
+        let actions = match event {
+            Event::Network(change) => self.state.network(&change, now_ns),
+            Event::Look => match self.vitals() {
+                Ok(vitals) => self.state.looked(&vitals, now_ns),
+                Err(error) => {
+                    warn!("no evidence, no change: {error}");
+                    return;
+                }
+            },
+            Event::Tick => {
+                self.retry();
+                self.state.tick(now_ns)
+            }
+            Event::Reported(reports) => {
+                self.log_reports(&reports);
+                self.state.reported(&reports, now_ns)
+            }
+            Event::Probed(instance, ok) => self.state.probed(&instance, ok, now_ns),
+            Event::Swept(sweep) => {
+                self.swept(sweep);
+                Vec::new()
+            }
+            Event::Ordered {
+                instance,
+                order,
+                force,
+                reply,
+            } => {
+                let ordered = self.state.ordered(&instance, order, force, now_ns);
+                let (actions, answer) = match ordered {
+                    Ok(actions) => (actions, Ok(())),
+                    Err(refusal) => (Vec::new(), Err(refusal)),
+                };
+                self.apply(actions).await;
+                // Whoever asked may have gone.
+                let _ = reply.send(answer);
+                return;
+            }
+            Event::Reload(reply) => {
+                let reloaded = self.reload().await;
+                if let Err(reason) = &reloaded {
+                    error!("the running configuration stays: {reason}");
+                }
+                if let Some(reply) = reply {
+                    let _ = reply.send(reloaded);
+                }
+                return;
+            }
+            Event::Stop => return,
+        };
+        self.apply(actions).await;
+    }
+
+    /// Does what was decided: what takes an instance out first, everything else after it.
+    async fn apply(&mut self, actions: Vec<Action>) {
+        if actions.is_empty() {
+            return;
+        }
+        for action in &actions {
+            if let Action::WriteInstance(place) = action {
+                self.write_instance(*place);
+            }
+        }
+        let mut publish = false;
+        for action in actions {
+            match action {
+                Action::WriteInstance(_) => {}
+                Action::Tell {
+                    instance,
+                    from,
+                    to,
+                    cause,
+                    time_ns,
+                } => {
+                    info!(instance, from = from.name(), to = to.name(), %cause, "instance");
+                    self.log.add([LogEntry {
+                        time_ns,
+                        kind: "instance-state".to_owned(),
+                        instance: Some(instance),
+                        from: Some(from.name().to_owned()),
+                        to: Some(to.name().to_owned()),
+                        cause: Some(cause.name().to_owned()),
+                        ..LogEntry::default()
+                    }]);
+                }
+                Action::Publish => publish = true,
+                Action::Rewire(name) => self.rewire(&name),
+                Action::Resolve(place) => self.resolve(place).await,
+                Action::Announce(interface) => self.announce(&interface).await,
+                Action::Resync => self.resync().await,
+            }
+        }
+        if publish {
+            self.publish();
+        }
+        self.show();
+    }
+
+    /// The one write that takes an instance out, or back in; then the note for a later agent.
+    fn write_instance(&mut self, place: usize) {
+        let instance = &self.state.instances[place];
+        let maps = &mut self.dataplane.maps;
+        let written = maps
+            .set_instance(instance.number, instance.entry())
+            .and_then(|()| maps.register.set_instance(&instance.config.name, instance.record()));
+        if let Err(error) = written {
+            error!(instance = instance.config.name, "{error}");
+        }
+    }
+
+    fn vitals(&self) -> Result<Vec<mirror_common::instance::Vitals>, DataplaneError> {
+        let maps = &self.dataplane.maps;
+        let instances = self.state.instances.iter();
+        instances.map(|instance| maps.vitals(instance.number)).collect()
+    }
+
+    async fn resolve(&self, place: usize) {
+        let instance = &self.state.instances[place];
+        let Some(address) = instance.config.address else {
+            return;
+        };
+        if let Err(error) = self.netlink.resolve(instance.ifindex, address).await {
+            warn!(instance = instance.config.name, %address, "{error}");
+        }
+    }
+
+    /// Asks for everything that netlink may have dropped.
+    async fn resync(&mut self) {
+        let (links, neighbours) = match (self.netlink.links().await, self.netlink.neighbours().await)
+        {
+            (Ok(links), Ok(neighbours)) => (links, neighbours),
+            (Err(error), _) | (_, Err(error)) => {
+                error!("{error}");
+                return;
+            }
+        };
+        let now_ns = clock::now_ns();
+        let gone: Vec<u32> = self
+            .state
+            .links
+            .keys()
+            .copied()
+            .filter(|ifindex| !links.iter().any(|link| link.ifindex == *ifindex))
+            .collect();
+        let changes = gone
+            .into_iter()
+            .map(Change::LinkGone)
+            .chain(links.into_iter().map(Change::Link))
+            .chain(neighbours.into_iter().map(Change::Neighbour));
+        for change in changes {
+            let actions = self.state.network(&change, now_ns);
+            Box::pin(self.apply(actions)).await;
+        }
+    }
+
+    fn retry(&mut self) {
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(RETRY_TICKS) {
+            for name in self.broken.clone() {
+                self.rewire(&name);
+            }
+        }
+    }
+
+    fn swept(&mut self, sweep: Sweep) {
+        for number in self.book.swept(sweep.began_ns, &sweep.sets) {
+            self.wired.remove(&number);
+            if let Err(error) = self.dataplane.retire_set(number) {
+                error!("{error}");
+            }
+        }
+        self.sweep = sweep;
+        self.show();
+    }
+
+    /// Takes up what the file says now, or keeps everything as it is.
+    async fn reload(&mut self) -> Result<(), String> {
+        let config = Config::load(&self.file).map_err(|error| error.to_string())?;
+        if config.agent != self.state.config.agent {
+            return Err("[agent] cannot be changed while the agent runs".to_owned());
+        }
+        if config == self.state.config {
+            return Ok(());
+        }
+        self.configure(config).await.map_err(|error| error.to_string())?;
+        info!("configuration reloaded");
+        Ok(())
+    }
+}

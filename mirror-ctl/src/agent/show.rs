@@ -1,0 +1,303 @@
+//! Makes what the agent shows, and words for what the dataplane reports.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+
+use mirror_common::{
+    event::{Event as Report, cause, kind},
+    reason::Cold,
+};
+use tracing::warn;
+
+use super::{
+    Agent,
+    log::LogEntry,
+    view::{InstanceRow, InterfaceRow, MirrorRow, ShareRow, View, VniRow},
+};
+use crate::{
+    config::{self, Ack, Close, OnLoss},
+    connections::Names,
+    dataplane::address_from,
+    routing::{NONE, Rule, State as Service},
+};
+
+/// The `from` of a partial checksum that a client sent.
+const CLIENT: u16 = 0xffff;
+
+impl Agent {
+    /// Shows everything as it is now.
+    pub(super) fn show(&self) {
+        let shares = self.shares();
+        let view = View {
+            adopted: self.dataplane.adopted(),
+            interfaces: self.interface_rows(),
+            instances: self.instance_rows(&shares),
+            vnis: self.vni_rows(&shares),
+            mirrors: self.mirror_rows(),
+            flows: self
+                .sweep
+                .flows
+                .iter()
+                .map(|(table, flows)| ((*table).to_owned(), *flows))
+                .collect(),
+            names: self.names(),
+        };
+        self.views.send_replace(Arc::new(view));
+    }
+
+    fn names(&self) -> Names {
+        let mut names = Names::default();
+        for instance in &self.state.instances {
+            let dead = instance.service() == Service::Dead;
+            let entry = (instance.config.name.clone(), dead);
+            names.instances.insert(instance.number as u16, entry);
+        }
+        for (name, published) in &self.published {
+            names.vnis.insert(published.number, name.clone());
+            for (address, place) in &published.addresses {
+                names.addresses.insert((published.number, *place), *address);
+            }
+        }
+        names
+    }
+
+    /// By VNI name: each instance's part of the buckets, by position.
+    fn shares(&self) -> HashMap<&str, Vec<f64>> {
+        let mut shares = HashMap::new();
+        for vni in &self.state.config.vnis {
+            let mut counts = vec![0u32; vni.instances.len()];
+            let Some(published) = self.published.get(&vni.name) else {
+                continue;
+            };
+            for position in &published.previous.table {
+                if let Some(count) = counts.get_mut(*position as usize) {
+                    *count += 1;
+                }
+            }
+            let buckets = published.previous.table.len().max(1) as f64;
+            let parts = counts.into_iter().map(|count| f64::from(count) / buckets);
+            shares.insert(vni.name.as_str(), parts.collect());
+        }
+        shares
+    }
+
+    fn interface_rows(&self) -> Vec<InterfaceRow> {
+        let ports = self.state.config.ports().into_iter();
+        ports
+            .map(|(name, role)| {
+                let link = self.state.link(&name);
+                let mode = link.and_then(|link| self.dataplane.mode(link.ifindex));
+                InterfaceRow {
+                    name,
+                    role: role.name().to_owned(),
+                    mode: mode.map_or("none", |mode| mode.name()).to_owned(),
+                }
+            })
+            .collect()
+    }
+
+    fn instance_rows(&self, shares: &HashMap<&str, Vec<f64>>) -> Vec<InstanceRow> {
+        let row = |instance: &super::state::Instance| {
+            let name = &instance.config.name;
+            let parts = self.state.config.vnis.iter().filter_map(|vni| {
+                let position = vni.instances.iter().position(|other| other == name)?;
+                shares.get(vni.name.as_str())?.get(position).copied()
+            });
+            let mode = self.dataplane.mode(instance.ifindex);
+            InstanceRow {
+                name: name.clone(),
+                id: instance.number,
+                state: instance.service().name().to_owned(),
+                cause: instance.cause.name().to_owned(),
+                changed_ns: instance.changed_ns,
+                weight: instance.config.weight,
+                share: parts.fold(0.0, f64::max),
+                score: instance.candidate(self.score.score(name)).score,
+                link: instance.config.link.clone(),
+                mac: instance.mac.map(|mac| mac.to_string()),
+                domain: instance.config.domain.clone(),
+                xdp_mode: mode.map_or("none", |mode| mode.name()).to_owned(),
+                flows: self
+                    .sweep
+                    .active
+                    .get(&(instance.number as u16))
+                    .copied()
+                    .unwrap_or(0),
+                sent: instance.vitals.sent,
+                received: instance.vitals.received,
+                retransmissions: instance.vitals.retransmissions,
+                resets: instance.vitals.resets,
+            }
+        };
+        self.state.instances.iter().map(row).collect()
+    }
+
+    fn vni_rows(&self, shares: &HashMap<&str, Vec<f64>>) -> Vec<VniRow> {
+        let row = |vni: &config::Vni| {
+            let published = self.published.get(&vni.name);
+            let parts = shares.get(vni.name.as_str());
+            VniRow {
+                name: vni.name.clone(),
+                id: published.map_or(0, |published| published.number),
+                addresses: vni.addresses.iter().map(ToString::to_string).collect(),
+                interfaces: vni.interfaces.clone(),
+                mirrors: vni.mirrors,
+                ack: match vni.ack {
+                    Ack::SemiSync => "semi-sync",
+                    Ack::Async => "async",
+                }
+                .to_owned(),
+                close: match vni.close {
+                    Close::Vote => "vote",
+                    Close::Trust => "trust",
+                }
+                .to_owned(),
+                on_loss: match vni.on_loss {
+                    OnLoss::Reset => "reset",
+                    OnLoss::Leave => "leave",
+                }
+                .to_owned(),
+                rule: published
+                    .and_then(|published| published.rule)
+                    .map_or("", rule_name)
+                    .to_owned(),
+                instances: vni
+                    .instances
+                    .iter()
+                    .enumerate()
+                    .map(|(position, name)| ShareRow {
+                        instance: name.clone(),
+                        share: parts
+                            .and_then(|parts| parts.get(position))
+                            .copied()
+                            .unwrap_or(0.0),
+                    })
+                    .collect(),
+            }
+        };
+        self.state.config.vnis.iter().map(row).collect()
+    }
+
+    fn mirror_rows(&self) -> Vec<MirrorRow> {
+        let names = self.names();
+        let mut rows = Vec::new();
+        let mut serving = std::collections::HashSet::new();
+        let row = |number: u32, set: &[u16]| MirrorRow {
+            vni: None,
+            set: number,
+            primary: set.first().map_or_else(String::new, |n| names.instance(*n)),
+            mirrors: set.iter().skip(1).map(|n| names.instance(*n)).collect(),
+            state: "retired".to_owned(),
+            share: 0.0,
+        };
+        for vni in &self.state.config.vnis {
+            let Some(published) = self.published.get(&vni.name) else {
+                continue;
+            };
+            let mut counts: HashMap<u32, u32> = HashMap::new();
+            for set in published.table.iter().filter(|set| **set != NONE) {
+                *counts.entry(*set).or_default() += 1;
+            }
+            let buckets = published.table.len().max(1) as f64;
+            for number in &published.sets {
+                serving.insert(*number);
+                let count = counts.get(number).copied().unwrap_or(0);
+                rows.extend(self.book.get(*number).map(|set| MirrorRow {
+                    vni: Some(vni.name.clone()),
+                    state: "serving".to_owned(),
+                    share: f64::from(count) / buckets,
+                    ..row(*number, set)
+                }));
+            }
+        }
+        let retired = self.book.iter().filter(|(number, _)| !serving.contains(number));
+        rows.extend(retired.map(|(number, set)| row(number, set)));
+        rows
+    }
+
+    /// Puts the dataplane's reports into the log.
+    pub(super) fn log_reports(&self, reports: &[Report]) {
+        let view = Arc::clone(&self.views.borrow());
+        let entries = reports.iter().filter_map(|report| entry(report, &view.names));
+        self.log.add(entries);
+        for report in reports.iter().filter(|r| r.kind == kind::PARTIAL_CHECKSUM) {
+            let who = match report.from {
+                CLIENT => "a client's".to_owned(),
+                number => format!("instance {:?}'s", view.names.instance(number)),
+            };
+            warn!(
+                "{who} packets have partly computed checksums and are dropped: turn transmit \
+                 checksum offload off at that end of the link (`ethtool -K DEV tx off`)"
+            );
+        }
+    }
+}
+
+fn entry(report: &Report, names: &Names) -> Option<LogEntry> {
+    let flow = report.flow;
+    let client = SocketAddr::new(address_from(&flow.client), flow.client_port);
+    let from = Some(names.instance(report.from));
+    let to = Some(names.instance(report.to));
+    let entry = LogEntry {
+        time_ns: report.time_ns,
+        client: Some(client.to_string()),
+        vni: Some(names.vni(flow.vni)),
+        ..LogEntry::default()
+    };
+    Some(match report.kind {
+        kind::FLOW_OPENED => LogEntry {
+            kind: "flow-opened".to_owned(),
+            to,
+            ..entry
+        },
+        kind::FLOW_WARM => LogEntry {
+            kind: "flow-warm".to_owned(),
+            to,
+            ..entry
+        },
+        kind::FLOW_COLD => LogEntry {
+            kind: "flow-cold".to_owned(),
+            from,
+            cause: Cold::from_number(report.cause).map(|cold| cold.name().to_owned()),
+            ..entry
+        },
+        kind::TAKEOVER => LogEntry {
+            kind: "takeover".to_owned(),
+            from,
+            to,
+            cause: Some(cause_name(report.cause).to_owned()),
+            ..entry
+        },
+        kind::FLOW_CLOSED => LogEntry {
+            kind: "flow-closed".to_owned(),
+            ..entry
+        },
+        kind::PARTIAL_CHECKSUM => LogEntry {
+            kind: "partial-checksum".to_owned(),
+            from: from.filter(|_| report.from != CLIENT),
+            ..entry
+        },
+        _ => return None,
+    })
+}
+
+const fn cause_name(number: u8) -> &'static str {
+    match number {
+        cause::DEAD => "dead",
+        cause::EVACUATED => "evacuated",
+        cause::RESET => "reset",
+        cause::CLOSED_EARLY => "closed_early",
+        cause::REFUSED => "refused",
+        _ => "unknown",
+    }
+}
+
+const fn rule_name(rule: Rule) -> &'static str {
+    match rule {
+        Rule::Healthy => "healthy",
+        Rule::ScoresIgnored => "scores-ignored",
+        Rule::WeightsIgnored => "weights-ignored",
+        Rule::Leaving => "leaving",
+        Rule::Dead => "dead",
+        Rule::Empty => "empty",
+    }
+}

@@ -1,0 +1,224 @@
+//! What the agent knows, apart from I/O.
+
+use std::collections::HashMap;
+
+use mirror_common::instance::{self, Vitals, state};
+
+use crate::{
+    clock,
+    config::{self, Config, Mac},
+    dataplane::InstanceRecord,
+    health::{
+        Cause,
+        evidence::Evidence,
+        probe::Tally,
+        recovery::{Failure, Signs, TRIAL_SCORE},
+        silence::Silence,
+    },
+    netlink::Link,
+    routing::{Candidate, State as Service},
+};
+
+/// What an operator ordered. Stands until `restore`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Order {
+    /// Nothing.
+    #[default]
+    None = 0,
+    /// No new flows.
+    Drain = 1,
+    /// No new flows, and its flows move to their mirrors.
+    Evacuate = 2,
+    /// Treat it as dead.
+    Takeover = 3,
+}
+
+impl Order {
+    /// The order of a number in the register.
+    pub fn from_number(number: u8) -> Self {
+        let all = [Self::Drain, Self::Evacuate, Self::Takeover];
+        let found = all.into_iter().find(|order| *order as u8 == number);
+        found.unwrap_or_default()
+    }
+}
+
+/// Everything that decisions depend on.
+#[derive(Debug)]
+pub struct State {
+    /// What was asked for.
+    pub config: Config,
+    /// The instances, in the order of the configuration.
+    pub instances: Vec<Instance>,
+    /// The links of this namespace, by number.
+    pub links: HashMap<u32, Link>,
+    /// Debts of answers.
+    pub silence: Silence,
+    /// Failures of services.
+    pub evidence: Evidence,
+}
+
+/// An instance.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Its number in the dataplane.
+    pub number: u32,
+    /// What was asked for.
+    pub config: config::Instance,
+    /// The interface that leads to it, 0 while there is none.
+    pub ifindex: u32,
+    /// The hardware address of our end.
+    pub source_mac: Mac,
+    /// Since when the link is up.
+    pub link_up_ns: Option<u64>,
+    /// Its hardware address, once known.
+    pub mac: Option<Mac>,
+    /// When its hardware address was asked for last.
+    pub asked_ns: u64,
+    /// What an operator ordered.
+    pub order: Order,
+    /// When an evacuation stops waiting for a good moment.
+    pub deadline_ms: u32,
+    /// Why it is out, if it is.
+    pub failure: Option<Failure>,
+    /// The failure before.
+    pub last_failure: Option<Failure>,
+    /// Since when it is on trial.
+    pub trial_ns: Option<u64>,
+    /// What its probe said.
+    pub probe: Tally,
+    /// What the dataplane noticed.
+    pub vitals: Vitals,
+    /// When its state changed last.
+    pub changed_ns: u64,
+    /// Why it is in its state.
+    pub cause: Cause,
+}
+
+impl Instance {
+    /// An instance of which nothing is known yet.
+    pub fn new(number: u32, config: config::Instance, now_ns: u64) -> Self {
+        Self {
+            number,
+            mac: config.mac,
+            config,
+            ifindex: 0,
+            source_mac: Mac::default(),
+            link_up_ns: None,
+            asked_ns: 0,
+            order: Order::None,
+            deadline_ms: 0,
+            failure: None,
+            last_failure: None,
+            trial_ns: None,
+            probe: Tally::default(),
+            vitals: Vitals::default(),
+            changed_ns: now_ns,
+            cause: Cause::Configured,
+        }
+    }
+
+    /// Takes up what an earlier agent noted and wrote.
+    pub fn recall(&mut self, record: &InstanceRecord, entry: &instance::Instance) {
+        self.order = Order::from_number(record.order);
+        self.cause = Cause::from_number(record.cause);
+        self.changed_ns = record.changed_ns;
+        self.deadline_ms = entry.deadline_ms;
+        let lasting = matches!(self.cause, Cause::Silent | Cause::Resets | Cause::Probe);
+        if entry.state == state::DEAD && lasting && self.order != Order::Takeover {
+            self.failure = Some(Failure::after(None, self.cause, record.changed_ns));
+        }
+    }
+
+    /// What it may be used for.
+    pub fn service(&self) -> Service {
+        match self.order {
+            Order::Takeover => Service::Dead,
+            _ if self.failure.is_some() => Service::Dead,
+            Order::Evacuate => Service::Evacuating,
+            Order::Drain => Service::Draining,
+            Order::None => Service::Up,
+        }
+    }
+
+    /// Its entry in the dataplane.
+    pub fn entry(&self) -> instance::Instance {
+        instance::Instance {
+            state: match self.service() {
+                Service::Up | Service::Draining => state::UP,
+                Service::Evacuating => state::EVACUATING,
+                Service::Dead => state::DEAD,
+            },
+            ifindex: self.ifindex,
+            mac: self.mac.unwrap_or_default().0,
+            source_mac: self.source_mac.0,
+            deadline_ms: self.deadline_ms,
+        }
+    }
+
+    /// Its entry in the register.
+    pub fn record(&self) -> InstanceRecord {
+        InstanceRecord {
+            number: self.number,
+            order: self.order as u8,
+            cause: self.cause as u8,
+            changed_ns: self.changed_ns,
+        }
+    }
+
+    /// What its recovery depends on.
+    pub fn signs(&self, evidence: &Evidence) -> Signs {
+        Signs {
+            link_up_ns: self.link_up_ns,
+            resolved: self.mac.is_some(),
+            probe: self.probe.verdict(),
+            probed: self.config.probe.is_some(),
+            heard_ns: self.vitals.heard_ns,
+            refused_ns: evidence.refused_ns(self.number as u16),
+        }
+    }
+
+    /// The instance as the choice of new flows' ways sees it. `score`: of the score's source.
+    pub fn candidate(&self, score: f64) -> Candidate<'_> {
+        Candidate {
+            state: self.service(),
+            score: match self.trial_ns {
+                Some(_) => score.min(TRIAL_SCORE),
+                None => score,
+            },
+            domain: self.config.domain.as_deref(),
+            ..Candidate::new(&self.config.name, self.config.weight)
+        }
+    }
+
+    /// Sets the order; an evacuation's patience begins.
+    pub fn set_order(&mut self, order: Order, now_ns: u64) {
+        self.order = order;
+        if order == Order::Evacuate {
+            let patience = mirror_common::limits::EVACUATION_PATIENCE_MS;
+            self.deadline_ms = clock::ms(now_ns).wrapping_add(patience);
+        }
+    }
+}
+
+impl State {
+    /// An instance's place by its name.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.instances
+            .iter()
+            .position(|instance| instance.config.name == name)
+    }
+
+    /// The instances of a VNI, by place.
+    pub fn members(&self, vni: &config::Vni) -> Vec<usize> {
+        vni.instances
+            .iter()
+            .filter_map(|name| self.find(name))
+            .collect()
+    }
+
+    /// A link by its name.
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
+    }
+}

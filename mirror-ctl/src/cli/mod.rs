@@ -1,0 +1,52 @@
+//! The command line: arguments in, an exit code out.
+
+mod args;
+mod offline;
+mod run;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{api::client::ClientError, config::ConfigError};
+
+pub use args::Args;
+
+/// It did not work.
+const FAILED: u8 = 1;
+/// It was asked for wrongly: usage or configuration.
+const WRONG: u8 = 2;
+/// There is no agent to ask.
+const NOT_RUNNING: u8 = 3;
+
+/// Parses the arguments, does what they say, and tells how it went.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    if !args.verb.is_service() {
+        // A reader that has seen enough (`mirror-ctl flows | head`) is not an error. Rust ignores
+        // SIGPIPE, and print! then panics.
+        crate::dataplane::default_sigpipe();
+    }
+    match run::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A configuration's errors have one line each, with their own prefix.
+            match error.downcast_ref::<ConfigError>() {
+                Some(error) => eprintln!("{error}"),
+                None => eprintln!("mirror-ctl: {error:#}"),
+            }
+            ExitCode::from(code(&error))
+        }
+    }
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    if error.is::<ConfigError>() {
+        return WRONG;
+    }
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::NotRunning { .. }) => NOT_RUNNING,
+        _ => FAILED,
+    }
+}

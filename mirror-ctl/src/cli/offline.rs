@@ -1,0 +1,66 @@
+//! What can be said of a dataplane that no agent looks after: read from its pinned maps.
+
+use std::path::Path;
+
+use mirror_common::instance::state;
+
+use crate::{
+    agent::view::{InterfaceRow, StatusRow},
+    connections::FlowFilter,
+    dataplane::{self, DataplaneError},
+    netlink::{Link, Netlink},
+};
+
+/// The status as far as the maps tell.
+pub(super) async fn status(pin_dir: &Path) -> Result<StatusRow, DataplaneError> {
+    let maps = dataplane::read(pin_dir)?;
+    let links = match Netlink::open() {
+        Ok((netlink, _changes)) => netlink.links().await.unwrap_or_default(),
+        Err(_) => Vec::new(),
+    };
+    let mut flows = std::collections::HashMap::new();
+    let names = Default::default();
+    for row in crate::api::client::collect(&maps, &names, &FlowFilter::default(), None)? {
+        *flows.entry(row.protocol).or_default() += 1;
+    }
+    let counters = maps.counters()?.into_iter();
+    Ok(StatusRow {
+        adopted: true,
+        interfaces: interfaces(pin_dir, &links, &maps)?,
+        counters: counters.map(|(reason, n)| (reason.to_owned(), n)).collect(),
+        flows,
+        ..StatusRow::unattended()
+    })
+}
+
+fn interfaces(
+    pin_dir: &Path,
+    links: &[Link],
+    maps: &dataplane::Maps,
+) -> Result<Vec<InterfaceRow>, DataplaneError> {
+    let mut instance_links = Vec::new();
+    for (_, record) in maps.register.instances()? {
+        let entry = maps.instance(record.number)?;
+        if entry.state != state::NONE {
+            instance_links.push(entry.ifindex);
+        }
+    }
+    let mut rows = Vec::new();
+    for ifindex in dataplane::attached(pin_dir) {
+        let link = links.iter().find(|link| link.ifindex == ifindex);
+        let role = match instance_links.contains(&ifindex) {
+            true => "link",
+            false => "vni",
+        };
+        rows.push(InterfaceRow {
+            name: link.map_or_else(|| format!("#{ifindex}"), |link| link.name.clone()),
+            role: role.to_owned(),
+            mode: link
+                .and_then(|link| link.xdp)
+                .map_or("none", |(mode, _)| mode.name())
+                .to_owned(),
+        });
+    }
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(rows)
+}
