@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::{api::client::ClientError, config::ConfigError};
+use crate::{api::client::ClientError, config::ConfigError, dataplane::chain};
 
 pub use args::Args;
 
@@ -34,7 +34,7 @@ pub fn main() -> ExitCode {
             // A configuration's errors have one line each, with their own prefix.
             match error.downcast_ref::<ConfigError>() {
                 Some(error) => eprintln!("{error}"),
-                None => eprintln!("mirror-ctl: {error:#}"),
+                None => eprintln!("mirror-ctl: {}", chain(error.as_ref())),
             }
             ExitCode::from(code(&error))
         }

@@ -146,13 +146,13 @@ pub enum DataplaneError {
     },
 }
 
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with all its causes, none of them twice: some errors name their cause themselves.
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let next = error.to_string();
-        if !text.ends_with(&next) {
+        if !text.contains(&next) {
             text = format!("{text}: {next}");
         }
         cause = error.source();

@@ -8,7 +8,7 @@ use std::{
 use nix::{
     mount::{MsFlags, mount},
     sys::{
-        resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
+        resource::{Resource, getrlimit, setrlimit},
         statfs::{BPF_FS_MAGIC, statfs},
         utsname::uname,
     },
@@ -71,12 +71,9 @@ fn kernel(release: &str) -> Result<(), DataplaneError> {
     })
 }
 
-/// Raises the limits that a large dataplane meets: locked memory (kernels before 5.11 charge maps
-/// to it) and open files (a descriptor for each inner map that is being filled).
+/// Raises the limit of open files: an inner map that is being filled takes a descriptor.
+/// (Locked memory needs no limit any more: since 5.11 maps are charged to the control group.)
 pub(super) fn raise_limits() {
-    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
-        warn!("RLIMIT_MEMLOCK cannot be raised ({error}); old kernels may refuse large maps");
-    }
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {

@@ -23,7 +23,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tracing::{info, warn};
 
 pub use attach::{Port, XdpMode};
-pub use error::DataplaneError;
+pub use error::{DataplaneError, chain};
 pub use events::Events;
 pub use flows::{Entry, FlowTable};
 pub use maps::{Maps, address_from, address_to};
@@ -147,9 +147,11 @@ pub fn unload(pin_dir: &Path, before: impl FnOnce(&[Announced])) -> Result<(), D
         // An interface that is gone has taken the program with it.
         let _ = sys::link_detach(link.as_fd());
     }
-    match Register::open(&pins).and_then(|register| register.announced()) {
-        Ok(announced) => before(&announced),
-        Err(error) => warn!("announced addresses are unknown and stay: {error}"),
+    if pins.map(register::MAP).exists() {
+        match Register::open(&pins).and_then(|register| register.announced()) {
+            Ok(announced) => before(&announced),
+            Err(error) => warn!("announced addresses are unknown and stay: {error}"),
+        }
     }
     pins.remove()?;
     drop(lock);
