@@ -425,14 +425,14 @@ impl State {
         Ok(())
     }
 
-    /// Whether some VNI would have no live instance without this one.
+    /// Whether some VNI would have no live instance without this one. Who is on trial does not
+    /// count.
     fn is_last(&self, place: usize) -> bool {
+        let lives = |other: &Instance| other.service() != Service::Dead && other.trial_ns.is_none();
         self.config.vnis.iter().any(|vni| {
             let members = self.members(vni);
-            members.contains(&place)
-                && !members.iter().any(|&other| {
-                    other != place && self.instances[other].service() != Service::Dead
-                })
+            let mut others = members.iter().filter(|&&other| other != place);
+            members.contains(&place) && !others.any(|&other| lives(&self.instances[other]))
         })
     }
 

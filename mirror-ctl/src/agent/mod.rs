@@ -40,6 +40,7 @@ use decide::{Action, Refusal};
 use log::{EventLog, LogEntry};
 use publish::Published;
 use sets::SetBook;
+use start::Occasion;
 use state::{Order, State};
 use view::View;
 
@@ -335,7 +336,8 @@ impl Agent {
         if config == self.state.config {
             return Ok(());
         }
-        self.configure(config).await.map_err(|error| error.to_string())?;
+        let configured = self.configure(config, Occasion::Reload).await;
+        configured.map_err(|error| error.to_string())?;
         info!("configuration reloaded");
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::{
 
 use mirror_common::limits;
 use tokio::sync::{mpsc, watch};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{
     Agent, Event, Inputs,
@@ -26,7 +26,7 @@ use crate::{
     connections::{Sweep, Sweeper},
     dataplane::{Dataplane, DataplaneError},
     health::{evidence::Evidence, probe, score, silence::Silence},
-    netlink::{Change, Netlink, NetlinkError},
+    netlink::{Change, Link, Netlink, NetlinkError},
     routing::State as Service,
 };
 
@@ -119,7 +119,11 @@ pub async fn start(file: &Path, config: Config) -> Result<Started, StartError> {
         views,
         ticks: 0,
     };
-    agent.configure(config).await?;
+    let occasion = match agent.dataplane.adopted() {
+        true => Occasion::Adoption,
+        false => Occasion::FirstStart,
+    };
+    agent.configure(config, occasion).await?;
     Ok(Started {
         agent,
         orders: order_sender,
@@ -129,19 +133,35 @@ pub async fn start(file: &Path, config: Config) -> Result<Started, StartError> {
     })
 }
 
+/// When a configuration is put in force.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// Nothing was there.
+    FirstStart,
+    /// The dataplane was there.
+    Adoption,
+    /// Another configuration is in force.
+    Reload,
+}
+
 impl Agent {
     /// Puts a configuration in force, keeping everything that it does not change.
-    pub(super) async fn configure(&mut self, config: Config) -> Result<(), StartError> {
+    pub(super) async fn configure(
+        &mut self,
+        config: Config,
+        occasion: Occasion,
+    ) -> Result<(), StartError> {
+        let links = self.netlink.links().await?;
+        self.check_interfaces(&config, &links, occasion)?;
         let now_ns = clock::now_ns();
         let instances = self.number_instances(&config, now_ns)?;
         let vnis = self.number_vnis(&config)?;
         self.score = Box::new(score::Configured::of(&config.instances));
         let removed = std::mem::replace(&mut self.state.instances, instances);
         self.state.config = config;
-        self.learn_links().await?;
+        self.learn_links(links);
         self.learn_neighbours().await?;
         self.state.settle(now_ns);
-        self.check_interfaces()?;
         self.remove_instances(&removed)?;
         for place in 0..self.state.instances.len() {
             self.write_instance(place);
@@ -152,7 +172,7 @@ impl Agent {
         self.write_vnis()?;
         self.start_probes(&removed);
         self.share_idle_limits();
-        self.attach_all()?;
+        self.attach_all(occasion)?;
         self.detach_others()?;
         self.withdraw_others().await?;
         for (name, role) in self.state.config.ports() {
@@ -269,8 +289,7 @@ impl Agent {
         Ok(())
     }
 
-    async fn learn_links(&mut self) -> Result<(), StartError> {
-        let links = self.netlink.links().await?;
+    fn learn_links(&mut self, links: Vec<Link>) {
         self.state.links = links.iter().map(|link| (link.ifindex, link.clone())).collect();
         let now_ns = clock::now_ns();
         for instance in &mut self.state.instances {
@@ -280,7 +299,6 @@ impl Agent {
             let up = link.is_some_and(|link| link.up);
             instance.link_up_ns = up.then(|| instance.link_up_ns.unwrap_or(now_ns));
         }
-        Ok(())
     }
 
     /// Waits a moment for hardware addresses that are not known yet.
@@ -308,13 +326,25 @@ impl Agent {
         }
     }
 
-    /// A first start needs every VNI interface; an instance's link may come later.
-    fn check_interfaces(&self) -> Result<(), DataplaneError> {
-        for (name, role) in self.state.config.ports() {
-            if self.state.link(&name).is_some() {
+    /// A VNI interface that is new must be there; an instance's link may come later, and what
+    /// was there once may come back.
+    fn check_interfaces(
+        &self,
+        config: &Config,
+        links: &[Link],
+        occasion: Occasion,
+    ) -> Result<(), DataplaneError> {
+        let known = self.state.config.ports();
+        for (name, role) in config.ports() {
+            if links.iter().any(|link| link.name == name) {
                 continue;
             }
-            if role == Role::VniInterface && !self.dataplane.adopted() {
+            let is_new = match occasion {
+                Occasion::FirstStart => true,
+                Occasion::Adoption => false,
+                Occasion::Reload => !known.iter().any(|(other, _)| *other == name),
+            };
+            if role == Role::VniInterface && is_new {
                 return Err(DataplaneError::UnknownInterface { name });
             }
             warn!(interface = name, "there is no such interface; waiting for it");
@@ -389,10 +419,18 @@ impl Agent {
     }
 
     /// Instance links first: an answer must find its way before a question is asked.
-    fn attach_all(&mut self) -> Result<(), DataplaneError> {
+    fn attach_all(&mut self, occasion: Occasion) -> Result<(), DataplaneError> {
         for (name, role) in self.state.config.ports() {
-            if let Some(link) = self.state.link(&name).cloned() {
-                self.attach(&link, role)?;
+            let Some(link) = self.state.link(&name).cloned() else {
+                continue;
+            };
+            match self.attach(&link, role) {
+                // What serves must not end for one interface: it is tried again.
+                Err(error) if occasion != Occasion::FirstStart => {
+                    error!("{error}");
+                    self.broken.insert(name);
+                }
+                result => result?,
             }
         }
         Ok(())

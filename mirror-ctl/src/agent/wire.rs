@@ -32,7 +32,8 @@ impl Agent {
     pub(super) fn try_rewire(&mut self, name: &str) -> Result<(), DataplaneError> {
         self.write_targets()?;
         let Some(link) = self.state.link(name).cloned() else {
-            return Ok(());
+            // Its link's pin names an interface that is gone.
+            return self.detach_others();
         };
         let role = self.state.config.ports().into_iter().find(|(port, _)| port == name);
         if let Some((_, role)) = role {

@@ -46,8 +46,11 @@ fn interfaces(
         }
     }
     let mut rows = Vec::new();
-    for ifindex in dataplane::attached(pin_dir) {
-        let link = links.iter().find(|link| link.ifindex == ifindex);
+    for (ifindex, program) in dataplane::attached(pin_dir) {
+        // Another network namespace may have another interface of that number.
+        let link = links.iter().find(|link| {
+            link.ifindex == ifindex && link.xdp.is_some_and(|(_, id)| id == program)
+        });
         let role = match instance_links.contains(&ifindex) {
             true => "link",
             false => "vni",
@@ -57,7 +60,7 @@ fn interfaces(
             role: role.to_owned(),
             mode: link
                 .and_then(|link| link.xdp)
-                .map_or("none", |(mode, _)| mode.name())
+                .map_or("?", |(mode, _)| mode.name())
                 .to_owned(),
         });
     }

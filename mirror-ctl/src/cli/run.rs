@@ -177,6 +177,7 @@ fn print_json<T: Serialize>(value: &T) -> Result<()> {
 fn agent(file: &Path) -> Result<()> {
     start_logging();
     let config = Config::load(file)?;
+    dataplane::check()?;
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -15,7 +15,7 @@ mod publish;
 mod register;
 mod sys;
 
-use std::{collections::HashMap, fs::File, path::Path};
+use std::{collections::HashMap, fs::File, os::fd::AsFd, path::Path};
 
 use aya::maps::{Array, MapData};
 use mirror_common::LAYOUT_VERSION;
@@ -119,9 +119,20 @@ pub fn read(pin_dir: &Path) -> Result<Maps, DataplaneError> {
     Maps::open(&pins)
 }
 
-/// The interfaces that carry programs of a pinned dataplane.
-pub fn attached(pin_dir: &Path) -> Vec<u32> {
-    Pins::new(pin_dir).linked()
+/// The interfaces that carry programs of a pinned dataplane, with the programs' ids.
+pub fn attached(pin_dir: &Path) -> Vec<(u32, u32)> {
+    let pins = Pins::new(pin_dir);
+    let program = |ifindex: u32| {
+        let link = sys::open_pin(&pins.link(ifindex)).ok()?;
+        let info = sys::link_info(link.as_fd()).ok()?;
+        Some((ifindex, info.program))
+    };
+    pins.linked().into_iter().filter_map(program).collect()
+}
+
+/// Checks that this process and this machine can run the programs.
+pub fn check() -> Result<(), DataplaneError> {
+    host::check()
 }
 
 /// Whether something is pinned.
@@ -143,7 +154,6 @@ pub fn unload(pin_dir: &Path, before: impl FnOnce(&[Announced])) -> Result<(), D
         let path = pins.link(ifindex);
         let link = sys::open_pin(&path).path("open", &path)?;
         std::fs::remove_file(&path).path("remove", &path)?;
-        use std::os::fd::AsFd;
         // An interface that is gone has taken the program with it.
         let _ = sys::link_detach(link.as_fd());
     }
