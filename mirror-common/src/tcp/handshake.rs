@@ -136,7 +136,10 @@ fn answer(flow: &mut TcpFlow, packet: &Segment) -> Output {
         let replica = flow.replica(other);
         if replica.state == slot::WARM && flow.flow.state == state::ANSWERED {
             // Windows of SYN-ACKs are not scaled.
-            let offered = replica.edge.wrapping_sub(flow.sync.client_isn).wrapping_sub(1);
+            let offered = replica
+                .edge
+                .wrapping_sub(flow.sync.client_isn)
+                .wrapping_sub(1);
             window = window.min(offered.min(0xffff) as u16);
         }
     }

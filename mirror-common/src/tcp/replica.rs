@@ -1,8 +1,7 @@
 //! Packets from a replica: learn, hold, deliver in canonical numbers, or suppress.
 
 use super::{
-    Conditions, Notes, Segment, TcpFlow, flag, handshake, option, roles, segment::bit, seq,
-    slot,
+    Conditions, Notes, Segment, TcpFlow, flag, handshake, option, roles, segment::bit, seq, slot,
 };
 use crate::{
     event::cause,
@@ -129,7 +128,9 @@ fn learn(flow: &mut TcpFlow, from: u8, packet: &Segment, notes: &mut Notes) -> b
     let client_nxt = flow.sync.client_nxt;
     let replica = flow.replica_mut(from);
     let end = packet.end();
-    if packet.payload > 0 && !seq::after(end, replica.snd_nxt) {
+    let again = packet.payload > 0 && !seq::after(end, replica.snd_nxt);
+    // A takeover's `from` is the instance that failed.
+    if again && notes.takeover == 0 {
         notes.retransmission = true;
         notes.from = from;
     }
@@ -253,7 +254,11 @@ fn tell(flow: &mut TcpFlow, told: Told) -> u16 {
     sync.told_ack = seq::max(sync.told_ack, told.ack);
     sync.told_edge = seq::max(sync.told_edge, told.edge);
     let window = told.edge.wrapping_sub(told.ack) >> (sync.window_scale & 15);
-    if window > 0xffff { 0xffff } else { window as u16 }
+    if window > 0xffff {
+        0xffff
+    } else {
+        window as u16
+    }
 }
 
 /// The replica's timestamp in the canonical clock. When its newest value would run backwards for
@@ -315,7 +320,10 @@ fn from_active(
 
 /// Sends a replica's packet on in canonical numbers.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "one call site per role, all inlined")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one call site per role, all inlined"
+)]
 fn deliver(
     flow: &mut TcpFlow,
     from: u8,
