@@ -120,7 +120,8 @@ fn gate(
         return Output::drop(Reason::SynAckHeld);
     }
     let sync = &mut flow.sync;
-    sync.client_ack = active.isn;
+    // Counted as acknowledged already: it is never compared before the client has acknowledged it.
+    sync.client_ack = active.isn.wrapping_add(1);
     sync.sent = active.isn.wrapping_add(1);
     sync.window_scale = packet.window_scale;
     sync.options = packet.options;

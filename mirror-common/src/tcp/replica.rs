@@ -75,7 +75,7 @@ impl Output {
             verdict: Verdict::TurnRound,
             seq: sync.client_nxt,
             ack: seq::min(
-                seq::max(sync.client_ack, sync.isn.wrapping_add(1)).wrapping_add(flow.delta(from)),
+                sync.client_ack.wrapping_add(flow.delta(from)),
                 replica.snd_nxt,
             ),
             ts_val: sync.client_ts,
