@@ -69,14 +69,14 @@ impl Dataplane {
             Layout::Version(other) => return Err(mismatch(pin_dir, version(other))),
         };
         pins.create()?;
-        let programs = Programs::load(&pins, &shapes)?;
         Register::create(&pins)?;
+        let programs = programs(&pins, &shapes)?;
         let maps = Maps::open(&pins)?;
         if !adopted {
             let mut layout: Array<MapData, u32> = maps::open_map(&pins, "LAYOUT")?;
             layout.set(0, LAYOUT_VERSION, 0).on_map("LAYOUT", "write")?;
         }
-        info!(pin_dir = %pin_dir.display(), adopted, "programs loaded");
+        info!(pin_dir = %pin_dir.display(), adopted, "dataplane opened");
         Ok(Self {
             pins,
             shapes,
@@ -110,6 +110,22 @@ impl Dataplane {
             .ok_or(aya::maps::MapError::KeyNotFound)
             .on_map(map, "find the inner map of")
     }
+}
+
+/// The programs: those that are pinned if they are of this object, else new ones.
+fn programs(pins: &Pins, shapes: &Shapes) -> Result<Programs, DataplaneError> {
+    let mut register = Register::open(pins)?;
+    let identity = object::identity();
+    if register.programs()? == Some(identity)
+        && let Some(programs) = Programs::pinned(pins)
+    {
+        return Ok(programs);
+    }
+    info!("loading programs");
+    register.set_programs(None)?;
+    let programs = Programs::load(pins, shapes)?;
+    register.set_programs(Some(identity))?;
+    Ok(programs)
 }
 
 /// Opens the maps of a dataplane that is pinned, whoever keeps it.

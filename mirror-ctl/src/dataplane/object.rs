@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use aya::{
     Ebpf, EbpfLoader, maps::MapInfo, programs::ProgramError, programs::ProgramFd, programs::Xdp,
 };
-use aya_obj::Object;
+use aya_obj::{Object, programs::XdpAttachType};
 
 use super::{
     DataplaneError,
@@ -103,7 +103,28 @@ pub(super) struct Programs {
     pub(super) clone: ProgramFd,
 }
 
+/// Tells one object from another: FNV-1a, 64 bits.
+pub(super) fn identity() -> u64 {
+    OBJECT.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
 impl Programs {
+    /// Takes the pinned programs as they are. The verifier takes seconds for new ones, and for
+    /// so long a restarted agent would be blind.
+    pub(super) fn pinned(pins: &Pins) -> Option<Self> {
+        let open = |name: &str, attach_type| {
+            let program = Xdp::from_pin(pins.programs().join(name), attach_type).ok()?;
+            program.fd().ok()?.try_clone().ok()
+        };
+        Some(Self {
+            vni_ingress: open("vni_ingress", XdpAttachType::Interface)?,
+            instance_return: open("instance_return", XdpAttachType::Interface)?,
+            clone: open("clone", XdpAttachType::DevMap)?,
+        })
+    }
+
     /// Loads the programs on the maps that are pinned, or on new ones that are then pinned.
     pub(super) fn load(pins: &Pins, shapes: &Shapes) -> Result<Self, DataplaneError> {
         let mut loader = EbpfLoader::new();

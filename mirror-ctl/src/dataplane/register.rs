@@ -6,12 +6,13 @@
 
 use std::net::IpAddr;
 
-use aya::maps::{HashMap, MapData, MapError};
+use aya::maps::{HashMap, MapData};
 
 use super::{
     DataplaneError,
     error::{MapContext, PathContext},
     host::Pins,
+    maps::absent_is_fine,
     object::Shape,
 };
 
@@ -46,7 +47,11 @@ enum Kind {
     Instance = 1,
     Vni = 2,
     Announced = 3,
+    Programs = 4,
 }
+
+/// The one entry of [`Kind::Programs`].
+const PROGRAMS: &str = "object";
 
 type Key = [u8; KEY_BYTES];
 type Value = [u64; 4];
@@ -150,6 +155,20 @@ impl Register {
         self.remove(Kind::Announced, &name)
     }
 
+    /// Identity of the object that the pinned programs are of.
+    pub(super) fn programs(&self) -> Result<Option<u64>, DataplaneError> {
+        let entries = self.of(Kind::Programs)?;
+        Ok(entries.first().map(|(_, value)| value[0]))
+    }
+
+    /// Notes which object the pinned programs are of; none while they are being replaced.
+    pub(super) fn set_programs(&mut self, identity: Option<u64>) -> Result<(), DataplaneError> {
+        match identity {
+            Some(identity) => self.set(Kind::Programs, PROGRAMS, [identity, 0, 0, 0]),
+            None => self.remove(Kind::Programs, PROGRAMS),
+        }
+    }
+
     fn of(&self, kind: Kind) -> Result<Vec<(String, Value)>, DataplaneError> {
         let mut found = Vec::new();
         for entry in self.0.iter() {
@@ -170,10 +189,7 @@ impl Register {
     }
 
     fn remove(&mut self, kind: Kind, name: &str) -> Result<(), DataplaneError> {
-        match self.0.remove(&key(kind, name)) {
-            Err(MapError::KeyNotFound) => Ok(()),
-            result => result.on_map(MAP, "delete from"),
-        }
+        absent_is_fine(self.0.remove(&key(kind, name))).on_map(MAP, "delete from")
     }
 }
 
