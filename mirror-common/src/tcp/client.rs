@@ -43,10 +43,10 @@ pub fn receive(
     conditions: &Conditions,
     notes: &mut Notes,
 ) -> Verdict {
-    learn(flow, packet);
+    let taken_in = learn(flow, packet);
     roles::follow_health(flow, conditions, notes);
     roles::bound_lag(flow, conditions, notes);
-    if packet.length() > 0 {
+    if taken_in && packet.length() > 0 {
         chill_the_dead(flow, conditions, notes);
     }
     if flow.flow.state >= state::CLOSED {
@@ -72,20 +72,33 @@ pub fn receive(
     Verdict::Reset
 }
 
-/// Keeps the client's numbers. Segments outside the window that the client was offered, and
-/// acknowledgements of what it was not sent, teach nothing: the replicas will judge them.
+/// Keeps the client's numbers. Returns whether the segment is one that every warm replica takes
+/// in. Others teach nothing, and the replicas will judge them: a stray SYN, a reset, a segment
+/// outside the window that the client was offered, an acknowledgement of what it was not sent.
 #[inline(always)]
-fn learn(flow: &mut TcpFlow, packet: &Segment) {
-    let established = flow.flow.state >= state::ESTABLISHED;
+fn learn(flow: &mut TcpFlow, packet: &Segment) -> bool {
+    if flow.flow.state < state::ESTABLISHED
+        || packet.is(bit::SYN | bit::RST)
+        || !packet.is(bit::ACK)
+    {
+        return false;
+    }
     let sync = &mut flow.sync;
     let end = packet.end();
     // One beyond the edge: a probe of a closed window.
-    if established && seq::after(end, sync.told_edge.wrapping_add(1)) {
-        return;
+    if seq::before(end, sync.told_ack)
+        || seq::after(end, sync.told_edge.wrapping_add(1))
+        || seq::after(packet.ack, sync.sent)
+    {
+        return false;
     }
     sync.client_nxt = seq::max(sync.client_nxt, end);
     if packet.options & option::TIMESTAMP != 0 {
         sync.client_ts = seq::max(sync.client_ts, packet.ts_val);
+    }
+    if !seq::before(packet.ack, sync.client_ack) {
+        sync.client_ack = packet.ack;
+        sync.client_window = packet.window;
     }
     if packet.is(bit::FIN) {
         sync.client_fin = end;
@@ -93,10 +106,7 @@ fn learn(flow: &mut TcpFlow, packet: &Segment) {
             flow.flow.state = state::CLOSING;
         }
     }
-    if packet.is(bit::ACK) && !seq::after(packet.ack, sync.sent) {
-        sync.client_window = packet.window;
-        sync.client_ack = seq::max(sync.client_ack, packet.ack);
-    }
+    true
 }
 
 /// A replica that misses bytes of the client because its instance is dead cannot come back.
