@@ -334,11 +334,15 @@ fn link_prepared(
 ) -> Result<()> {
     configure(near.namespace, async |net| net.veth(near, far, MTU).await)?;
     for end in [near, far] {
+        configure(end.namespace, async |net| net.up(end.name).await)?;
+    }
+    // Only now: an end whose GRO comes on while it is down, after the other end is up, never
+    // makes the other end a redirect target (6.18, veth_set_xdp_features).
+    for end in [near, far] {
         end.namespace.run(|| {
             ethtool::set(end.name, Offload::TransmitChecksum, false)?;
             ethtool::set(end.name, Offload::GenericReceive, true)
         })??;
-        configure(end.namespace, async |net| net.up(end.name).await)?;
     }
     for (end, other) in [(near, far), (far, near)] {
         // Asking also makes the kernel act on the change at once; it may
