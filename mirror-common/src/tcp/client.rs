@@ -43,10 +43,10 @@ pub fn receive(
     conditions: &Conditions,
     notes: &mut Notes,
 ) -> Verdict {
-    let taken_in = learn(flow, packet);
+    learn(flow, packet);
     roles::follow_health(flow, conditions, notes);
     roles::bound_lag(flow, conditions, notes);
-    if taken_in && packet.length() > 0 {
+    if carries_new_bytes(flow, packet) {
         chill_the_dead(flow, conditions, notes);
     }
     if flow.flow.state >= state::CLOSED {
@@ -72,25 +72,24 @@ pub fn receive(
     Verdict::Reset
 }
 
-/// Keeps the client's numbers. Returns whether the segment is one that every warm replica takes
-/// in. Others teach nothing, and the replicas will judge them: a stray SYN, a reset, a segment
+/// Keeps the client's numbers, if the segment is one that every warm replica takes in. Others
+/// teach nothing, and the replicas will judge them: a stray SYN, a reset, a segment
 /// outside the window that the client was offered, an acknowledgement of what it was not sent.
 #[inline(always)]
-fn learn(flow: &mut TcpFlow, packet: &Segment) -> bool {
-    if flow.flow.state < state::ESTABLISHED
-        || packet.is(bit::SYN | bit::RST)
-        || !packet.is(bit::ACK)
-    {
-        return false;
-    }
+fn learn(flow: &mut TcpFlow, packet: &Segment) {
+    // One condition without a branch inside: the verifier would follow each of them through all
+    // that comes after.
+    const DECIDES: u8 = bit::SYN | bit::RST | bit::ACK;
     let sync = &mut flow.sync;
     let end = packet.end();
-    // One beyond the edge: a probe of a closed window.
-    if seq::before(end, sync.told_ack)
-        || seq::after(end, sync.told_edge.wrapping_add(1))
-        || seq::after(packet.ack, sync.sent)
-    {
-        return false;
+    let foreign = (flow.flow.state < state::ESTABLISHED)
+        | (packet.flags & DECIDES != bit::ACK)
+        | seq::before(end, sync.told_ack)
+        // One beyond the edge: a probe of a closed window.
+        | seq::after(end, sync.told_edge.wrapping_add(1))
+        | seq::after(packet.ack, sync.sent);
+    if foreign {
+        return;
     }
     sync.client_nxt = seq::max(sync.client_nxt, end);
     if packet.options & option::TIMESTAMP != 0 {
@@ -106,7 +105,15 @@ fn learn(flow: &mut TcpFlow, packet: &Segment) -> bool {
             flow.flow.state = state::CLOSING;
         }
     }
-    true
+}
+
+/// Whether the segment has bytes that belong to the flow and that the client must still deliver.
+#[inline(always)]
+fn carries_new_bytes(flow: &TcpFlow, packet: &Segment) -> bool {
+    let end = packet.end();
+    (packet.length() > 0)
+        & !seq::before(flow.sync.client_nxt, end)
+        & seq::after(end, flow.sync.told_ack)
 }
 
 /// A replica that misses bytes of the client because its instance is dead cannot come back.
