@@ -134,7 +134,8 @@ fn chill_the_dead(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut Notes
 ///
 /// The acknowledgement is clamped to what the replica has produced: a stack drops a segment that
 /// acknowledges what it has not sent, and the data in it. One that acknowledges more than the
-/// client was sent is false and stays so.
+/// client was sent is false and stays so, by the same distance: a replica that has produced more
+/// than the client was sent would believe it otherwise, and forget bytes that the client lacks.
 #[inline(always)]
 pub fn copy_for(
     flow: &TcpFlow,
@@ -155,7 +156,8 @@ pub fn copy_for(
     let delta = flow.delta(slot);
     let own = packet.ack.wrapping_add(delta);
     let ack = if seq::after(packet.ack, flow.sync.sent) {
-        own
+        let beyond = packet.ack.wrapping_sub(flow.sync.sent);
+        replica.snd_nxt.wrapping_add(beyond)
     } else {
         seq::min(own, replica.snd_nxt)
     };
