@@ -47,7 +47,7 @@ pub fn receive(
     roles::follow_health(flow, conditions, notes);
     roles::bound_lag(flow, conditions, notes);
     if carries_new_bytes(flow, packet) {
-        chill_the_dead(flow, conditions, notes);
+        chill_the_absent(flow, conditions, notes);
     }
     if flow.flow.state >= state::CLOSED {
         return Verdict::Clone;
@@ -116,14 +116,19 @@ fn carries_new_bytes(flow: &TcpFlow, packet: &Segment) -> bool {
         & seq::after(end, flow.sync.told_ack)
 }
 
-/// A replica that misses bytes of the client because its instance is dead cannot come back.
+/// Replicas that miss bytes of the client, because their instance is dead or because they have not
+/// answered the handshake, cannot come back. The active one is not among them: when it is lost
+/// and nobody can take over, nobody gets the bytes, and the client sends them again.
 #[inline(always)]
-fn chill_the_dead(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut Notes) {
+fn chill_the_absent(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut Notes) {
     for slot in 0..REPLICAS as u8 {
-        if slot < flow.flow.replicas
-            && flow.replica(slot).state == slot::WARM
-            && !conditions.is_alive(slot)
-        {
+        if slot >= flow.flow.replicas || slot == flow.flow.active {
+            continue;
+        }
+        let state = flow.replica(slot).state;
+        if state == slot::PENDING {
+            flow.chill(slot, Cold::HandshakeMissed, notes);
+        } else if state == slot::WARM && !conditions.is_alive(slot) {
             flow.chill(slot, Cold::InstanceDead, notes);
         }
     }
