@@ -35,6 +35,9 @@ pub fn syn_ack(
         }
         return Output::drop(Reason::BadHandshakeAck);
     }
+    if flow.replica(from).state == slot::COLD || !conditions.is_alive(from) {
+        return Output::drop(Reason::MirrorSuppressed);
+    }
     if flow.flow.state == state::HANDSHAKE {
         learn(flow, from, packet, notes);
         return gate(flow, from, packet, conditions, notes);
@@ -43,6 +46,10 @@ pub fn syn_ack(
     if !known {
         if flow.sync.client_nxt != flow.sync.client_isn.wrapping_add(1) {
             flow.chill(from, Cold::HandshakeMissed, notes);
+            return Output::drop(Reason::MirrorSuppressed);
+        }
+        if packet.options != flow.sync.options {
+            flow.chill(from, Cold::OptionMismatch, notes);
             return Output::drop(Reason::MirrorSuppressed);
         }
         learn(flow, from, packet, notes);
