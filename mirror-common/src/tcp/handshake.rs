@@ -62,10 +62,19 @@ pub fn syn_ack(
         // The client's ACK was lost on its way to this replica.
         return Output::turn_round(flow, from, packet);
     }
-    if from == flow.flow.active {
+    if repeats(flow, from, packet.window_scale) {
         return answer(flow, packet);
     }
     Output::drop(Reason::MirrorSuppressed)
+}
+
+/// Whether a replica may repeat the SYN-ACK. The client may have the first one: only a replica
+/// that tells it the same window scale may, the active one if it does.
+#[inline(always)]
+fn repeats(flow: &TcpFlow, from: u8, window_scale: u8) -> bool {
+    let told = flow.sync.window_scale;
+    let active = flow.flow.active;
+    window_scale == told && (from == active || flow.replica(active).window_scale != told)
 }
 
 /// Keeps what a replica's SYN-ACK says.
