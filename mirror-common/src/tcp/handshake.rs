@@ -183,16 +183,10 @@ pub fn refused(
     notes: &mut Notes,
 ) -> Output {
     flow.chill(from, Cold::Refused, notes);
-    let mut left = false;
-    for other in 0..REPLICAS as u8 {
-        left |= other < flow.flow.replicas
-            && flow.replica(other).state != slot::COLD
-            && conditions.is_alive(other);
+    if from == flow.flow.active {
+        super::roles::promote(flow, conditions, cause::REFUSED, true, notes);
     }
-    if left {
-        if from == flow.flow.active {
-            super::roles::promote(flow, conditions, cause::REFUSED, true, notes);
-        }
+    if from != flow.flow.active {
         return Output::drop(Reason::ResetHeld);
     }
     flow.flow.state = state::CLOSED;
