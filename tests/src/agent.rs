@@ -55,6 +55,8 @@ pub struct Flow {
     pub vni: String,
     /// `tcp`, `udp` or `icmp`.
     pub protocol: String,
+    /// Where it is in its life: `established`, …, `closed`.
+    pub state: String,
     /// The instance that the client hears.
     pub active: String,
     /// Every instance that gets the client's packets.

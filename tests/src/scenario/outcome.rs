@@ -228,6 +228,7 @@ mod tests {
             client: client.into(),
             vni: "web".into(),
             protocol: "tcp".into(),
+            state: "established".into(),
             active: active.into(),
             replicas: Vec::new(),
             takeovers,
