@@ -433,7 +433,7 @@ fn reset(
             flow.chill(from, Cold::Reset, notes);
         }
         if from == flow.flow.active && mirrored && voting {
-            roles::promote(flow, conditions, cause::RESET, true, notes);
+            roles::promote(flow, conditions, cause::RESET, roles::cost::NEVER, notes);
             return Output::drop(Reason::ResetHeld);
         }
     }

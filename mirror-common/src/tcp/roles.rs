@@ -1,78 +1,90 @@
 //! Which replica is active: takeover, migration, and the bounds within which a mirror may lag.
 
-use super::{Conditions, Notes, TcpFlow, seq, slot};
+use super::{Conditions, Notes, TcpFlow, flag, seq, slot};
 use crate::{event::cause, flow::state, limits::REPLICAS, reason::Cold};
+
+/// What a takeover costs, ordered: each bit outweighs all that is below it. The lowest 29 bits
+/// are the bytes that the replica is apart from what the client was sent.
+pub mod cost {
+    /// The replica has produced bytes that were suppressed: its own TCP has to send them again. One
+    /// that is behind catches up by itself.
+    pub const AHEAD: u32 = 1 << 29;
+    /// The replica has closed while the connection goes on.
+    pub const CLOSED: u32 = 1 << 30;
+    /// The replica's instance is being evacuated.
+    pub const EVACUATING: u32 = 1 << 31;
+    /// It cannot take over. As a limit: at any cost.
+    pub const NEVER: u32 = u32::MAX;
+}
 
 /// Moves the flow off an instance that may no longer be active, if a replica can take over now.
 ///
 /// A dead instance is left at once. An evacuated one is left as soon as the new replica has
 /// produced no more than the old one has delivered, so that nothing has to be sent again, or when
-/// the evacuation's deadline has passed.
+/// the evacuation's deadline has passed; but never for a replica that is no better off.
 #[inline(always)]
 pub fn follow_health(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut Notes) {
     let active = flow.flow.active;
     if conditions.is_up(active) {
         return;
     }
-    let alive = conditions.is_alive(active);
-    let why = if alive { cause::EVACUATED } else { cause::DEAD };
-    let retransmit = !alive || conditions.is_overdue(active);
-    promote(flow, conditions, why, retransmit, notes);
+    if !conditions.is_alive(active) {
+        promote(flow, conditions, cause::DEAD, cost::NEVER, notes);
+    } else if conditions.is_overdue(active) {
+        promote(flow, conditions, cause::EVACUATED, cost::CLOSED, notes);
+    } else {
+        promote(flow, conditions, cause::EVACUATED, cost::AHEAD, notes);
+    }
 }
 
-/// Makes the best other replica active, if there is one. With `retransmit` it may have produced
-/// bytes that were suppressed and that its own TCP has to send again.
-///
-/// Best is who has produced just what the client was sent: a replica that is behind catches up by
-/// itself, one that is ahead needs a retransmission. Evacuating instances come last.
+/// Makes the cheapest other replica active, if there is one that costs less than `limit`.
 #[inline(always)]
 pub fn promote(
     flow: &mut TcpFlow,
     conditions: &Conditions,
     why: u8,
-    retransmit: bool,
+    limit: u32,
     notes: &mut Notes,
 ) {
-    const NONE: u32 = u32::MAX;
     let old = flow.flow.active;
     let mut best = old;
-    let mut best_cost = NONE;
+    let mut best_cost = limit;
     for candidate in 0..REPLICAS as u8 {
-        let cost = promotion_cost(flow, conditions, candidate, retransmit);
+        let cost = cost_of(flow, conditions, candidate);
         if candidate != old && candidate < flow.flow.replicas && cost < best_cost {
             best = candidate;
             best_cost = cost;
         }
     }
-    if best_cost != NONE {
+    if best != old {
         activate(flow, best, why, notes);
     }
 }
 
-/// What making a replica active would cost: bytes it is apart from what was delivered, plus
-/// penalties; `u32::MAX` when it cannot be.
+/// What making a replica active would cost.
 #[inline(always)]
-fn promotion_cost(flow: &TcpFlow, conditions: &Conditions, candidate: u8, retransmit: bool) -> u32 {
-    const AHEAD: u32 = 1 << 30;
-    const EVACUATING: u32 = 1 << 31;
+fn cost_of(flow: &TcpFlow, conditions: &Conditions, candidate: u8) -> u32 {
     let replica = flow.replica(candidate);
     // Before the SYN-ACK went out nothing binds the flow to anybody.
-    let able = replica.state == slot::WARM
-        || (replica.state == slot::PENDING && flow.flow.state == state::HANDSHAKE);
-    let up = conditions.is_up(candidate);
-    if !able || !conditions.is_alive(candidate) || (!up && !retransmit) {
-        return u32::MAX;
+    let unbound = flow.flow.state == state::HANDSHAKE;
+    let able = replica.state == slot::WARM || (replica.state == slot::PENDING && unbound);
+    if !able || !conditions.is_alive(candidate) {
+        return cost::NEVER;
     }
-    let penalty = if up { 0 } else { EVACUATING };
+    let penalty = if conditions.is_up(candidate) {
+        0
+    } else {
+        cost::EVACUATING
+    };
     let produced = replica.snd_nxt.wrapping_sub(flow.delta(candidate));
-    if flow.flow.state == state::HANDSHAKE {
+    if unbound {
         penalty
     } else if !seq::after(produced, flow.sync.sent) {
-        penalty | (flow.sync.sent.wrapping_sub(produced) & (AHEAD - 1))
-    } else if retransmit {
-        penalty | AHEAD | (produced.wrapping_sub(flow.sync.sent) & (AHEAD - 1))
+        penalty | (flow.sync.sent.wrapping_sub(produced) & (cost::AHEAD - 1))
     } else {
-        u32::MAX
+        let closed = u32::from(replica.flags & flag::FIN) * (cost::CLOSED / flag::FIN as u32);
+        let ahead = produced.wrapping_sub(flow.sync.sent) & (cost::AHEAD - 1);
+        penalty | cost::AHEAD | closed | ahead
     }
 }
 
