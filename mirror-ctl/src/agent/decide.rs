@@ -9,7 +9,7 @@ use crate::{
         recovery::{self, Failure, Next},
         silence::{Limits, Sample},
     },
-    mirroring::{Budget, may_evacuate},
+    mirroring::{Budget, Refusal::AlreadyOut, may_evacuate},
     netlink::{Change, Link},
     routing::State as Service,
 };
@@ -75,9 +75,17 @@ impl State {
         change: impl FnOnce(&mut Instance),
     ) -> Vec<Action> {
         let instance = &mut self.instances[place];
-        let before = (instance.service(), instance.entry(), instance.trial_ns.is_some());
+        let before = (
+            instance.service(),
+            instance.entry(),
+            instance.trial_ns.is_some(),
+        );
         change(instance);
-        let after = (instance.service(), instance.entry(), instance.trial_ns.is_some());
+        let after = (
+            instance.service(),
+            instance.entry(),
+            instance.trial_ns.is_some(),
+        );
         if before == after {
             return Vec::new();
         }
@@ -261,18 +269,8 @@ impl State {
             .instances
             .iter()
             .map(|instance| Sample {
-                instance: instance.number,
                 vitals: instance.vitals,
                 alive: instance.service() != Service::Dead,
-            })
-            .collect();
-        let groups: Vec<Vec<u32>> = self
-            .config
-            .vnis
-            .iter()
-            .map(|vni| {
-                let members = self.members(vni).into_iter();
-                members.map(|place| self.instances[place].number).collect()
             })
             .collect();
         let ms = |ms: u32| u64::from(ms) * 1_000_000;
@@ -280,12 +278,10 @@ impl State {
             poll_ns: ms(self.config.detect.poll_ms),
             silent_ns: ms(self.config.detect.silent_ms),
         };
-        let silent = self.silence.look(now_ns, &samples, &groups, limits);
+        let silent = self.silence.look(now_ns, &samples, &self.members, limits);
         let mut actions = Vec::new();
-        for number in silent {
-            if let Some(place) = self.by_number(number) {
-                actions.extend(self.fail(place, Cause::Silent, now_ns));
-            }
+        for place in silent {
+            actions.extend(self.fail(place, Cause::Silent, now_ns));
         }
         actions
     }
@@ -380,7 +376,7 @@ impl State {
         let place = self
             .find(name)
             .ok_or_else(|| Refusal::Unknown(name.to_owned()))?;
-        if order != Order::None && !force && self.instances[place].service() == Service::Up {
+        if order != Order::None && !force {
             self.check_last(place)?;
         }
         let mut actions = self.change(place, now_ns, Cause::Operator, |instance| {
@@ -401,26 +397,31 @@ impl State {
 
     fn check_last(&self, place: usize) -> Result<(), Refusal> {
         let name = &self.instances[place].config.name;
-        for vni in &self.config.vnis {
-            let members = self.members(vni);
+        for (vni, members) in self.config.vnis.iter().zip(&self.members) {
             if !members.contains(&place) {
                 continue;
             }
-            let candidates: Vec<_> = members
-                .into_iter()
-                .map(|member| {
-                    let instance = &self.instances[member];
-                    instance.candidate(instance.config.score)
-                })
-                .collect();
+            let candidate = |&member: &usize| {
+                let instance = &self.instances[member];
+                instance.candidate(instance.config.score)
+            };
+            let candidates: Vec<_> = members.iter().map(candidate).collect();
             // An operator may take out as much as he likes, but not the last one.
             let budget = Budget {
                 out_max_percent: 100,
             };
-            may_evacuate(&candidates, name, budget).map_err(|refusal| Refusal::LastHealthy {
-                vni: vni.name.clone(),
-                reason: refusal.to_string(),
-            })?;
+            match may_evacuate(&candidates, name, budget) {
+                Ok(()) => {}
+                // Already on its way out: it may go further unless all flows hang on it.
+                Err(AlreadyOut { .. }) if !self.is_last(place) => {}
+                Err(AlreadyOut { .. }) if self.instances[place].service() == Service::Dead => {}
+                Err(refusal) => {
+                    return Err(Refusal::LastHealthy {
+                        vni: vni.name.clone(),
+                        reason: refusal.to_string(),
+                    });
+                }
+            }
         }
         Ok(())
     }
@@ -429,8 +430,7 @@ impl State {
     /// count.
     fn is_last(&self, place: usize) -> bool {
         let lives = |other: &Instance| other.service() != Service::Dead && other.trial_ns.is_none();
-        self.config.vnis.iter().any(|vni| {
-            let members = self.members(vni);
+        self.members.iter().any(|members| {
             let mut others = members.iter().filter(|&&other| other != place);
             members.contains(&place) && !others.any(|&other| lives(&self.instances[other]))
         })

@@ -256,7 +256,10 @@ impl Agent {
         let maps = &mut self.dataplane.maps;
         let written = maps
             .set_instance(instance.number, instance.entry())
-            .and_then(|()| maps.register.set_instance(&instance.config.name, instance.record()));
+            .and_then(|()| {
+                maps.register
+                    .set_instance(&instance.config.name, instance.record())
+            });
         if let Err(error) = written {
             error!(instance = instance.config.name, "{error}");
         }
@@ -265,7 +268,9 @@ impl Agent {
     fn vitals(&self) -> Result<Vec<mirror_common::instance::Vitals>, DataplaneError> {
         let maps = &self.dataplane.maps;
         let instances = self.state.instances.iter();
-        instances.map(|instance| maps.vitals(instance.number)).collect()
+        instances
+            .map(|instance| maps.vitals(instance.number))
+            .collect()
     }
 
     async fn resolve(&self, place: usize) {
@@ -280,14 +285,14 @@ impl Agent {
 
     /// Asks for everything that netlink may have dropped.
     async fn resync(&mut self) {
-        let (links, neighbours) = match (self.netlink.links().await, self.netlink.neighbours().await)
-        {
-            (Ok(links), Ok(neighbours)) => (links, neighbours),
-            (Err(error), _) | (_, Err(error)) => {
-                error!("{error}");
-                return;
-            }
-        };
+        let (links, neighbours) =
+            match (self.netlink.links().await, self.netlink.neighbours().await) {
+                (Ok(links), Ok(neighbours)) => (links, neighbours),
+                (Err(error), _) | (_, Err(error)) => {
+                    error!("{error}");
+                    return;
+                }
+            };
         let now_ns = clock::now_ns();
         let gone: Vec<u32> = self
             .state

@@ -1,6 +1,6 @@
 //! Where new flows go: decided by `mirroring::decide`, written by the dataplane.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use mirror_common::{limits::REPLICAS, vni};
 use tracing::{error, info};
@@ -27,8 +27,10 @@ pub(super) struct Published {
     pub(super) table: Vec<u32>,
     /// By which rule.
     pub(super) rule: Option<Rule>,
-    /// Sets of the plan, by number.
-    pub(super) sets: BTreeSet<u32>,
+    /// Sets of the plan by number, with each one's part of the buckets.
+    pub(super) sets: BTreeMap<u32, f64>,
+    /// Each instance's part of the buckets, in the order of the VNI's instances.
+    pub(super) shares: Vec<f64>,
 }
 
 impl Published {
@@ -54,9 +56,9 @@ impl Published {
             .map(|(place, instance)| (instance.number as u16, place as u32))
             .collect();
         let place = |number: &u16| places.get(number).copied().unwrap_or(NONE);
-        let sets: BTreeSet<u32> = table.iter().copied().filter(|set| *set != NONE).collect();
+        let sets = parts(&table);
         let primary: HashMap<u32, u32> = sets
-            .iter()
+            .keys()
             .filter_map(|set| Some((*set, place(agent.book.get(*set)?.first()?))))
             .collect();
         let previous = Previous {
@@ -67,7 +69,7 @@ impl Published {
                 .map(|set| primary.get(set).copied().unwrap_or(NONE))
                 .collect(),
             sets: sets
-                .iter()
+                .keys()
                 .filter_map(|set| Some(agent.book.get(*set)?.iter().map(place).collect()))
                 .collect(),
         };
@@ -93,12 +95,12 @@ impl Agent {
         let mut fresh = Vec::new();
         let mut tables = Vec::new();
         let mut decided = Vec::new();
-        for vni in &self.state.config.vnis {
+        for (vni, members) in self.state.config.vnis.iter().zip(&self.state.members) {
             let Some(published) = self.published.get(&vni.name) else {
                 continue;
             };
-            let decision = self.decide(vni, published);
-            let (numbers, new) = number_sets(&mut self.book, &decision, &self.state, vni)?;
+            let decision = self.decide(vni, members, published);
+            let (numbers, new) = number_sets(&mut self.book, &decision, &self.state, members)?;
             fresh.extend(new);
             let table = decision.steering(&numbers, &published.table);
             if table != published.table {
@@ -108,7 +110,10 @@ impl Agent {
         }
         fresh.sort_unstable();
         fresh.dedup();
-        let fresh: Vec<PublishedSet> = fresh.iter().filter_map(|n| self.published_set(*n)).collect();
+        let fresh: Vec<PublishedSet> = fresh
+            .iter()
+            .filter_map(|n| self.published_set(*n))
+            .collect();
         self.dataplane.publish_sets(&fresh)?;
         let written = fresh.iter().map(|set| (set.number, set.ifindexes));
         self.wired.extend(written);
@@ -121,7 +126,14 @@ impl Agent {
             named.extend(numbers.iter().copied());
             if let Some(published) = self.published.get_mut(&name) {
                 published.rule = Some(decision.weights.rule);
-                published.sets = numbers.into_iter().collect();
+                let counted = parts(&table);
+                let part = |number: &u32| counted.get(number).copied().unwrap_or(0.0);
+                published.sets = numbers.iter().map(|n| (*n, part(n))).collect();
+                let counted = parts(&decision.table);
+                let positions = 0..decision.weights.entries.len() as u32;
+                published.shares = positions
+                    .map(|position| counted.get(&position).copied().unwrap_or(0.0))
+                    .collect();
                 published.previous = decision.into_previous();
                 published.table = table;
             }
@@ -130,8 +142,7 @@ impl Agent {
         Ok(())
     }
 
-    fn decide(&self, vni: &config::Vni, published: &Published) -> Decision {
-        let members = self.state.members(vni);
+    fn decide(&self, vni: &config::Vni, members: &[usize], published: &Published) -> Decision {
         let candidates: Vec<_> = members
             .iter()
             .map(|&place| {
@@ -190,14 +201,22 @@ impl Agent {
     }
 }
 
+/// Each number's part of a table.
+fn parts(table: &[u32]) -> BTreeMap<u32, f64> {
+    let mut parts = BTreeMap::new();
+    for number in table.iter().filter(|number| **number != NONE) {
+        *parts.entry(*number).or_insert(0.0) += 1.0 / table.len() as f64;
+    }
+    parts
+}
+
 /// Numbers of a decision's sets, and which of them are new.
 fn number_sets(
     book: &mut super::sets::SetBook,
     decision: &Decision,
     state: &super::state::State,
-    vni: &config::Vni,
+    members: &[usize],
 ) -> Result<(Vec<u32>, Vec<u32>), DataplaneError> {
-    let members = state.members(vni);
     let mut numbers = Vec::new();
     let mut fresh = Vec::new();
     for set in &decision.plan.sets {

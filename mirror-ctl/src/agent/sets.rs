@@ -56,7 +56,9 @@ impl SetBook {
 
     /// All sets.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &[u16])> {
-        self.sets.iter().map(|(number, set)| (*number, set.as_slice()))
+        self.sets
+            .iter()
+            .map(|(number, set)| (*number, set.as_slice()))
     }
 
     /// Whether an instance is in any set.

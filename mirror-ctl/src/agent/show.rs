@@ -1,6 +1,6 @@
 //! Makes what the agent shows, and words for what the dataplane reports.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use mirror_common::{
     event::{Event as Report, cause, kind},
@@ -17,7 +17,7 @@ use crate::{
     config::{self, Ack, Close, OnLoss},
     connections::Names,
     dataplane::address_from,
-    routing::{NONE, Rule, State as Service},
+    routing::{Rule, State as Service},
 };
 
 /// The `from` of a partial checksum that a client sent.
@@ -26,12 +26,11 @@ const CLIENT: u16 = 0xffff;
 impl Agent {
     /// Shows everything as it is now.
     pub(super) fn show(&self) {
-        let shares = self.shares();
         let view = View {
             adopted: self.dataplane.adopted(),
             interfaces: self.interface_rows(),
-            instances: self.instance_rows(&shares),
-            vnis: self.vni_rows(&shares),
+            instances: self.instance_rows(),
+            vnis: self.vni_rows(),
             mirrors: self.mirror_rows(),
             flows: self
                 .sweep
@@ -60,26 +59,6 @@ impl Agent {
         names
     }
 
-    /// By VNI name: each instance's part of the buckets, by position.
-    fn shares(&self) -> HashMap<&str, Vec<f64>> {
-        let mut shares = HashMap::new();
-        for vni in &self.state.config.vnis {
-            let mut counts = vec![0u32; vni.instances.len()];
-            let Some(published) = self.published.get(&vni.name) else {
-                continue;
-            };
-            for position in &published.previous.table {
-                if let Some(count) = counts.get_mut(*position as usize) {
-                    *count += 1;
-                }
-            }
-            let buckets = published.previous.table.len().max(1) as f64;
-            let parts = counts.into_iter().map(|count| f64::from(count) / buckets);
-            shares.insert(vni.name.as_str(), parts.collect());
-        }
-        shares
-    }
-
     fn interface_rows(&self) -> Vec<InterfaceRow> {
         let ports = self.state.config.ports().into_iter();
         ports
@@ -95,13 +74,20 @@ impl Agent {
             .collect()
     }
 
-    fn instance_rows(&self, shares: &HashMap<&str, Vec<f64>>) -> Vec<InstanceRow> {
-        let row = |instance: &super::state::Instance| {
+    fn instance_rows(&self) -> Vec<InstanceRow> {
+        // Of all VNIs the greatest.
+        let mut shares = vec![0.0f64; self.state.instances.len()];
+        for (vni, members) in self.state.config.vnis.iter().zip(&self.state.members) {
+            let parts = self
+                .published
+                .get(&vni.name)
+                .map(|published| &published.shares);
+            for (place, part) in members.iter().zip(parts.into_iter().flatten()) {
+                shares[*place] = shares[*place].max(*part);
+            }
+        }
+        let row = |(instance, share): (&super::state::Instance, f64)| {
             let name = &instance.config.name;
-            let parts = self.state.config.vnis.iter().filter_map(|vni| {
-                let position = vni.instances.iter().position(|other| other == name)?;
-                shares.get(vni.name.as_str())?.get(position).copied()
-            });
             let mode = self.dataplane.mode(instance.ifindex);
             InstanceRow {
                 name: name.clone(),
@@ -110,7 +96,7 @@ impl Agent {
                 cause: instance.cause.name().to_owned(),
                 changed_ns: instance.changed_ns,
                 weight: instance.config.weight,
-                share: parts.fold(0.0, f64::max),
+                share,
                 score: instance.candidate(self.score.score(name)).score,
                 link: instance.config.link.clone(),
                 mac: instance.mac.map(|mac| mac.to_string()),
@@ -128,13 +114,13 @@ impl Agent {
                 resets: instance.vitals.resets,
             }
         };
-        self.state.instances.iter().map(row).collect()
+        self.state.instances.iter().zip(shares).map(row).collect()
     }
 
-    fn vni_rows(&self, shares: &HashMap<&str, Vec<f64>>) -> Vec<VniRow> {
+    fn vni_rows(&self) -> Vec<VniRow> {
         let row = |vni: &config::Vni| {
             let published = self.published.get(&vni.name);
-            let parts = shares.get(vni.name.as_str());
+            let parts = published.map(|published| &published.shares);
             VniRow {
                 name: vni.name.clone(),
                 id: published.map_or(0, |published| published.number),
@@ -193,23 +179,20 @@ impl Agent {
             let Some(published) = self.published.get(&vni.name) else {
                 continue;
             };
-            let mut counts: HashMap<u32, u32> = HashMap::new();
-            for set in published.table.iter().filter(|set| **set != NONE) {
-                *counts.entry(*set).or_default() += 1;
-            }
-            let buckets = published.table.len().max(1) as f64;
-            for number in &published.sets {
+            for (number, share) in &published.sets {
                 serving.insert(*number);
-                let count = counts.get(number).copied().unwrap_or(0);
                 rows.extend(self.book.get(*number).map(|set| MirrorRow {
                     vni: Some(vni.name.clone()),
                     state: "serving".to_owned(),
-                    share: f64::from(count) / buckets,
+                    share: *share,
                     ..row(*number, set)
                 }));
             }
         }
-        let retired = self.book.iter().filter(|(number, _)| !serving.contains(number));
+        let retired = self
+            .book
+            .iter()
+            .filter(|(number, _)| !serving.contains(number));
         rows.extend(retired.map(|(number, set)| row(number, set)));
         rows
     }
@@ -217,7 +200,9 @@ impl Agent {
     /// Puts the dataplane's reports into the log.
     pub(super) fn log_reports(&self, reports: &[Report]) {
         let view = Arc::clone(&self.views.borrow());
-        let entries = reports.iter().filter_map(|report| entry(report, &view.names));
+        let entries = reports
+            .iter()
+            .filter_map(|report| entry(report, &view.names));
         self.log.add(entries);
         for report in reports.iter().filter(|r| r.kind == kind::PARTIAL_CHECKSUM) {
             let who = match report.from {

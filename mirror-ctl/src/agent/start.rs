@@ -93,6 +93,7 @@ pub async fn start(file: &Path, config: Config) -> Result<Started, StartError> {
                 ..config.clone()
             },
             instances: Vec::new(),
+            members: Vec::new(),
             links: HashMap::new(),
             silence: Silence::default(),
             evidence: Evidence::default(),
@@ -159,6 +160,7 @@ impl Agent {
         self.score = Box::new(score::Configured::of(&config.instances));
         let removed = std::mem::replace(&mut self.state.instances, instances);
         self.state.config = config;
+        self.state.regroup();
         self.learn_links(links);
         self.learn_neighbours().await?;
         self.state.settle(now_ns);
@@ -195,7 +197,13 @@ impl Agent {
         config: &Config,
         now_ns: u64,
     ) -> Result<Vec<Instance>, DataplaneError> {
-        let records: HashMap<_, _> = self.dataplane.maps.register.instances()?.into_iter().collect();
+        let records: HashMap<_, _> = self
+            .dataplane
+            .maps
+            .register
+            .instances()?
+            .into_iter()
+            .collect();
         let mut taken: HashSet<u32> = records.values().map(|record| record.number).collect();
         let mut instances = Vec::new();
         for wanted in &config.instances {
@@ -290,7 +298,10 @@ impl Agent {
     }
 
     fn learn_links(&mut self, links: Vec<Link>) {
-        self.state.links = links.iter().map(|link| (link.ifindex, link.clone())).collect();
+        self.state.links = links
+            .iter()
+            .map(|link| (link.ifindex, link.clone()))
+            .collect();
         let now_ns = clock::now_ns();
         for instance in &mut self.state.instances {
             let link = links.iter().find(|link| link.name == instance.config.link);
@@ -347,7 +358,10 @@ impl Agent {
             if role == Role::VniInterface && is_new {
                 return Err(DataplaneError::UnknownInterface { name });
             }
-            warn!(interface = name, "there is no such interface; waiting for it");
+            warn!(
+                interface = name,
+                "there is no such interface; waiting for it"
+            );
         }
         Ok(())
     }
@@ -380,9 +394,9 @@ impl Agent {
 
     fn start_probes(&mut self, before: &[Instance]) {
         let unchanged = |instance: &Instance| {
-            before
-                .iter()
-                .any(|b| b.config.name == instance.config.name && b.config.probe == instance.config.probe)
+            before.iter().any(|b| {
+                b.config.name == instance.config.name && b.config.probe == instance.config.probe
+            })
         };
         let mut probes = HashMap::new();
         for instance in &self.state.instances {

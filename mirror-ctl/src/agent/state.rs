@@ -50,6 +50,8 @@ pub struct State {
     pub config: Config,
     /// The instances, in the order of the configuration.
     pub instances: Vec<Instance>,
+    /// The instances of each VNI, by place, in the order of the configuration.
+    pub members: Vec<Vec<usize>>,
     /// The links of this namespace, by number.
     pub links: HashMap<u32, Link>,
     /// Debts of answers.
@@ -209,12 +211,19 @@ impl State {
             .position(|instance| instance.config.name == name)
     }
 
-    /// The instances of a VNI, by place.
-    pub fn members(&self, vni: &config::Vni) -> Vec<usize> {
-        vni.instances
+    /// Finds each VNI's instances anew, after configuration or instances changed.
+    pub fn regroup(&mut self) {
+        let places: HashMap<&str, usize> = self
+            .instances
             .iter()
-            .filter_map(|name| self.find(name))
-            .collect()
+            .enumerate()
+            .map(|(place, instance)| (instance.config.name.as_str(), place))
+            .collect();
+        let place = |name: &String| places.get(name.as_str()).copied();
+        let vnis = self.config.vnis.iter();
+        self.members = vnis
+            .map(|vni| vni.instances.iter().filter_map(place).collect())
+            .collect();
     }
 
     /// A link by its name.

@@ -71,10 +71,12 @@ fn world() -> State {
     let mut state = State {
         config,
         instances,
+        members: Vec::new(),
         links: HashMap::new(),
         silence: Silence::default(),
         evidence: Evidence::default(),
     };
+    state.regroup();
     for (ifindex, name) in [(1, "c0"), (2, "ia"), (3, "ib"), (4, "ic")] {
         state.network(&Change::Link(link(ifindex, name, true)), START);
     }
@@ -252,7 +254,10 @@ fn silence_takes_out_and_the_operator_brings_back() {
         told.extend(state.looked(&[answers, owes, answers], now_ns));
     }
     assert_eq!(service(&state, "b"), (Service::Dead, Cause::Silent));
-    assert_eq!(told.iter().filter(|a| matches!(a, Action::Publish)).count(), 1);
+    assert_eq!(
+        told.iter().filter(|a| matches!(a, Action::Publish)).count(),
+        1
+    );
     state.ordered("b", Order::None, false, now_ns).unwrap();
     assert_eq!(service(&state, "b"), (Service::Up, Cause::Operator));
 }
@@ -332,13 +337,23 @@ fn evacuations_are_ordered_noted_and_undone() {
 fn the_last_healthy_instance_is_not_taken_out() {
     let mut state = world();
     state.ordered("c", Order::Drain, false, START).unwrap();
-    let refusal = state.ordered("a", Order::Evacuate, false, START).unwrap_err();
+    let refusal = state
+        .ordered("a", Order::Evacuate, false, START)
+        .unwrap_err();
     // There is `b`, but not for this VNI.
-    assert!(matches!(&refusal, Refusal::LastHealthy { vni, .. } if vni == "small"), "{refusal}");
+    assert!(
+        matches!(&refusal, Refusal::LastHealthy { vni, .. } if vni == "small"),
+        "{refusal}"
+    );
     assert_eq!(service(&state, "a").0, Service::Up);
+    assert!(state.ordered("a", Order::Takeover, false, START).is_err());
+    state.ordered("a", Order::Drain, true, START).unwrap();
+    // Draining, but all flows of the small one hang on it and on `c`, which drains too.
+    state.ordered("c", Order::Takeover, false, START).unwrap();
     assert!(state.ordered("a", Order::Takeover, false, START).is_err());
     state.ordered("a", Order::Takeover, true, START).unwrap();
     assert_eq!(service(&state, "a").0, Service::Dead);
+    state.ordered("a", Order::Takeover, false, START).unwrap();
     let unknown = state.ordered("x", Order::Drain, false, START);
     assert_eq!(unknown, Err(Refusal::Unknown("x".to_owned())));
 }
@@ -359,10 +374,22 @@ fn a_new_agent_recalls_orders_and_failures() {
         service(&state, "a")
     };
     let (up, dead) = (entry_state::UP, entry_state::DEAD);
-    assert_eq!(recall(Order::None, Cause::Recovered, up), (Service::Up, Cause::Recovered));
-    assert_eq!(recall(Order::Drain, Cause::Operator, up).0, Service::Draining);
-    assert_eq!(recall(Order::Takeover, Cause::Operator, dead).0, Service::Dead);
-    assert_eq!(recall(Order::None, Cause::Silent, dead), (Service::Dead, Cause::Silent));
+    assert_eq!(
+        recall(Order::None, Cause::Recovered, up),
+        (Service::Up, Cause::Recovered)
+    );
+    assert_eq!(
+        recall(Order::Drain, Cause::Operator, up).0,
+        Service::Draining
+    );
+    assert_eq!(
+        recall(Order::Takeover, Cause::Operator, dead).0,
+        Service::Dead
+    );
+    assert_eq!(
+        recall(Order::None, Cause::Silent, dead),
+        (Service::Dead, Cause::Silent)
+    );
     // A link that was down may be up by now: looked at afresh.
     assert_eq!(recall(Order::None, Cause::LinkDown, dead).0, Service::Up);
 }

@@ -35,7 +35,12 @@ impl Agent {
             // Its link's pin names an interface that is gone.
             return self.detach_others();
         };
-        let role = self.state.config.ports().into_iter().find(|(port, _)| port == name);
+        let role = self
+            .state
+            .config
+            .ports()
+            .into_iter()
+            .find(|(port, _)| port == name);
         if let Some((_, role)) = role {
             self.attach(&link, role)?;
         }
@@ -70,10 +75,14 @@ impl Agent {
     pub(super) fn write_targets(&mut self) -> Result<(), DataplaneError> {
         let mut links = Vec::new();
         for instance in self.state.instances.iter().filter(|i| i.ifindex != 0) {
-            self.dataplane.maps.set_link(instance.ifindex, instance.number)?;
+            self.dataplane
+                .maps
+                .set_link(instance.ifindex, instance.number)?;
             links.push(instance.ifindex);
         }
-        self.dataplane.maps.retain_links(|ifindex| links.contains(&ifindex))?;
+        self.dataplane
+            .maps
+            .retain_links(|ifindex| links.contains(&ifindex))?;
         let mut ports = Vec::new();
         for (name, _) in self.state.config.ports() {
             if let Some(ifindex) = self.state.link(&name).map(|link| link.ifindex) {
@@ -81,7 +90,8 @@ impl Agent {
                 ports.push(ifindex);
             }
         }
-        self.dataplane.retain_ports(|ifindex| ports.contains(&ifindex))?;
+        self.dataplane
+            .retain_ports(|ifindex| ports.contains(&ifindex))?;
         // The kernel empties a devmap's slot when the interface goes away.
         let sets: Vec<PublishedSet> = self
             .book

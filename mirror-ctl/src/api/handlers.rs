@@ -138,7 +138,11 @@ pub(super) async fn events(
     State(shared): State<Shared>,
     Query(query): Query<EventQuery>,
 ) -> Json<Vec<LogEntry>> {
-    Json(shared.log.since(query.since, query.limit.unwrap_or(usize::MAX)))
+    Json(
+        shared
+            .log
+            .since(query.since, query.limit.unwrap_or(usize::MAX)),
+    )
 }
 
 #[derive(Deserialize)]
@@ -171,7 +175,9 @@ pub(super) async fn order(
         Ok(()) => {
             let view = shared.views.borrow();
             let rows = view.instances.iter();
-            Ok(Json(rows.filter(|row| row.name == instance).cloned().collect()))
+            Ok(Json(
+                rows.filter(|row| row.name == instance).cloned().collect(),
+            ))
         }
         Err(refusal @ Refusal::Unknown(_)) => {
             Err(Failed(StatusCode::NOT_FOUND, refusal.to_string()))

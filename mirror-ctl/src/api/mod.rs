@@ -5,16 +5,17 @@ pub mod client;
 mod handlers;
 mod socket;
 
-use std::{io, path::Path, sync::Arc, time::Instant};
+use std::{io, os::unix::net::UnixListener, path::Path, sync::Arc, thread, time::Instant};
 
 use axum::{
     Router,
     routing::{get, post},
 };
 use tokio::{
-    net::UnixListener,
+    runtime,
     sync::{mpsc, watch},
 };
+use tracing::error;
 
 use crate::{
     agent::{Event, log::EventLog, view::View},
@@ -38,9 +39,27 @@ pub struct Shared {
     pub started: Instant,
 }
 
-/// Serves requests until the process ends.
-pub async fn serve(listener: UnixListener, shared: Shared) -> io::Result<()> {
-    axum::serve(listener, router(shared)).await
+/// Serves requests until the process ends, in a thread of its own: however long an answer is,
+/// the agent's loop does not wait for it.
+pub fn serve(listener: UnixListener, shared: Shared) -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let server = move || {
+        crate::dataplane::set_nice(0);
+        runtime.block_on(async {
+            let listener = tokio::net::UnixListener::from_std(listener)?;
+            axum::serve(listener, router(shared)).await
+        })
+    };
+    thread::Builder::new()
+        .name("api".to_owned())
+        .spawn(move || {
+            if let Err(error) = server() {
+                error!("the API is not served: {error}");
+            }
+        })
+        .map(drop)
 }
 
 fn router(shared: Shared) -> Router {

@@ -2,12 +2,14 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    os::unix::{
+        fs::{FileTypeExt, PermissionsExt},
+        net::UnixListener,
+    },
     path::{Path, PathBuf},
 };
 
 use nix::sys::stat::{Mode, umask};
-use tokio::net::UnixListener;
 
 use super::is_answered;
 
@@ -59,6 +61,7 @@ impl Socket {
         let bound = UnixListener::bind(path);
         umask(before);
         let listener = bound.map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
         let socket = Self {
             path: path.to_owned(),
@@ -78,8 +81,8 @@ impl Drop for Socket {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_stale_socket_is_replaced_and_a_served_one_is_not() {
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_served_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/agent.sock");
         let (socket, listener) = Socket::bind(&path).unwrap();
@@ -92,6 +95,9 @@ mod tests {
         drop(socket);
         assert!(!path.exists());
         fs::write(&path, "precious").unwrap();
-        assert!(matches!(Socket::bind(&path), Err(SocketError::NotSocket(_))));
+        assert!(matches!(
+            Socket::bind(&path),
+            Err(SocketError::NotSocket(_))
+        ));
     }
 }

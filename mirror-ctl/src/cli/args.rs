@@ -10,7 +10,9 @@ use crate::{DEFAULT_PIN_DIR, DEFAULT_SOCKET};
 /// Mirrors connections to several instances, and moves them when one fails.
 #[derive(Debug, Parser)]
 #[command(name = "mirror-ctl", version, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 no agent is running.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 no agent is running."
+)]
 pub struct Args {
     /// The agent's socket.
     #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET, env = "MIRROR_SOCKET")]

@@ -48,9 +48,9 @@ fn interfaces(
     let mut rows = Vec::new();
     for (ifindex, program) in dataplane::attached(pin_dir) {
         // Another network namespace may have another interface of that number.
-        let link = links.iter().find(|link| {
-            link.ifindex == ifindex && link.xdp.is_some_and(|(_, id)| id == program)
-        });
+        let link = links
+            .iter()
+            .find(|link| link.ifindex == ifindex && link.xdp.is_some_and(|(_, id)| id == program));
         let role = match instance_links.contains(&ifindex) {
             true => "link",
             false => "vni",

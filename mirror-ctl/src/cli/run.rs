@@ -38,6 +38,8 @@ use crate::{
 
 /// Rows that a table has unless it is asked for more.
 const TABLE_ROWS: usize = 1_000;
+/// Priority of the agent's loop.
+const LOOP_NICE: i32 = -15;
 
 pub(super) fn run(args: Args) -> Result<()> {
     let asker = Asker {
@@ -50,17 +52,19 @@ pub(super) fn run(args: Args) -> Result<()> {
         Verb::Unload(unload) => self::unload(unload),
         Verb::Status(place) => status(&asker, &place.pin_dir),
         Verb::Vni => asker.show(Method::GET, "/v1/vnis", |rows: &Vec<_>| table::vnis(rows)),
-        Verb::Instances => {
-            asker.show(Method::GET, "/v1/instances", |rows: &Vec<_>| table::instances(rows))
-        }
-        Verb::Mirrors => {
-            asker.show(Method::GET, "/v1/mirrors", |rows: &Vec<_>| table::mirrors(rows))
-        }
+        Verb::Instances => asker.show(Method::GET, "/v1/instances", |rows: &Vec<_>| {
+            table::instances(rows)
+        }),
+        Verb::Mirrors => asker.show(Method::GET, "/v1/mirrors", |rows: &Vec<_>| {
+            table::mirrors(rows)
+        }),
         Verb::Flows(filter) => flows(&asker, filter),
         Verb::Events(events) => {
             let limit = events.limit.unwrap_or(usize::MAX);
             let path = format!("/v1/events?since={}&limit={limit}", events.since);
-            asker.show(Method::GET, &path, |rows: &Vec<LogEntry>| table::events(rows))
+            asker.show(Method::GET, &path, |rows: &Vec<LogEntry>| {
+                table::events(rows)
+            })
         }
         Verb::Evacuate(order) => asker.order("evacuate", order),
         Verb::Restore(order) => asker.order("restore", order),
@@ -124,7 +128,11 @@ impl Asker<'_> {
 fn flows(asker: &Asker<'_>, filter: &Flows) -> Result<()> {
     let mut query = vec![format!("cold={}", filter.cold)];
     let mut add = |name: &str, value: &Option<String>| {
-        query.extend(value.as_ref().map(|value| format!("{name}={}", escape(value))));
+        query.extend(
+            value
+                .as_ref()
+                .map(|value| format!("{name}={}", escape(value))),
+        );
     };
     add("client", &filter.client);
     add("instance", &filter.instance);
@@ -178,11 +186,9 @@ fn agent(file: &Path) -> Result<()> {
     start_logging();
     let config = Config::load(file)?;
     dataplane::check()?;
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
+    // What takes an instance out must not wait for a busy processor, nor for other threads.
+    dataplane::set_nice(LOOP_NICE);
+    small_runtime()?.block_on(async {
         let (socket, listener) = Socket::bind(&config.agent.socket)?;
         let started = start(file, config).await?;
         let shared = Shared {
@@ -192,7 +198,7 @@ fn agent(file: &Path) -> Result<()> {
             orders: started.orders.clone(),
             started: Instant::now(),
         };
-        tokio::spawn(api::serve(listener, shared));
+        api::serve(listener, shared)?;
         tokio::spawn(signals(started.orders)?);
         ready();
         started.agent.run().await;
@@ -204,14 +210,11 @@ fn agent(file: &Path) -> Result<()> {
 fn load(file: &Path) -> Result<()> {
     start_logging();
     let config = Config::load(file)?;
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        start(file, config).await.map(drop)
-    })?;
-    println!("loaded; `mirror-ctl agent --config {}` adopts it", file.display());
+    small_runtime()?.block_on(start(file, config)).map(drop)?;
+    println!(
+        "loaded; `mirror-ctl agent --config {}` adopts it",
+        file.display()
+    );
     Ok(())
 }
 
@@ -268,7 +271,9 @@ fn start_logging() {
 }
 
 fn small_runtime() -> Result<Runtime> {
-    Ok(runtime::Builder::new_current_thread().enable_all().build()?)
+    Ok(runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
 }
 
 /// Turns signals into events.
@@ -293,7 +298,10 @@ fn signals(orders: mpsc::Sender<Event>) -> Result<impl Future<Output = ()>> {
 /// Tells whoever started the agent that it serves.
 fn ready() {
     let mut stdout = io::stdout().lock();
-    if writeln!(stdout, "ready").and_then(|()| stdout.flush()).is_err() {
+    if writeln!(stdout, "ready")
+        .and_then(|()| stdout.flush())
+        .is_err()
+    {
         info!("ready");
     }
     let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
@@ -304,9 +312,8 @@ fn ready() {
         Some(name) => net::SocketAddr::from_abstract_name(name),
         None => net::SocketAddr::from_pathname(&name),
     };
-    let sent = address.and_then(|address| {
-        net::UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address)
-    });
+    let sent = address
+        .and_then(|address| net::UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address));
     if let Err(error) = sent {
         warn!("NOTIFY_SOCKET: {error}");
     }

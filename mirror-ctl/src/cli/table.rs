@@ -71,7 +71,13 @@ pub(super) fn instances(rows: &[InstanceRow]) {
 
 pub(super) fn vnis(rows: &[VniRow]) {
     let mut table = table(&[
-        "vni", "addresses", "interfaces", "mirrors", "ack", "close", "instances",
+        "vni",
+        "addresses",
+        "interfaces",
+        "mirrors",
+        "ack",
+        "close",
+        "instances",
     ]);
     for row in rows {
         let shares = row.instances.iter();
@@ -106,11 +112,23 @@ pub(super) fn mirrors(rows: &[MirrorRow]) {
 
 pub(super) fn flows(rows: &[FlowRow]) {
     let mut table = table(&[
-        "client", "vni", "address", "proto", "state", "active", "mirrors", "lag", "age", "packets",
+        "client",
+        "vni",
+        "address",
+        "proto",
+        "state",
+        "active",
+        "mirrors",
+        "lag",
+        "age",
+        "packets",
         "takeovers",
     ]);
     for row in rows {
-        let mirrors = row.replicas.iter().filter(|replica| replica.role == "mirror");
+        let mirrors = row
+            .replicas
+            .iter()
+            .filter(|replica| replica.role == "mirror");
         let lag = mirrors.clone().map(|replica| replica.lag_bytes).max();
         let mirrors: Vec<_> = mirrors.map(mirror).collect();
         table.add_row([
@@ -166,18 +184,28 @@ pub(super) fn status(row: &StatusRow) {
         Some(pid) => println!(
             "agent     running, pid {pid}, for {}{}",
             duration(row.uptime_s),
-            if row.adopted { ", adopted the dataplane" } else { "" }
+            if row.adopted {
+                ", adopted the dataplane"
+            } else {
+                ""
+            }
         ),
         None => println!("agent     not running; the dataplane runs on without it"),
     }
     println!("version   {} (layout {})", row.version, row.layout);
     let mut flows: Vec<_> = row.flows.iter().collect();
     flows.sort();
-    let flows: Vec<_> = flows.iter().map(|(table, n)| format!("{table} {n}")).collect();
-    println!("flows     {}", match flows.is_empty() {
-        true => "none".to_owned(),
-        false => flows.join(", "),
-    });
+    let flows: Vec<_> = flows
+        .iter()
+        .map(|(table, n)| format!("{table} {n}"))
+        .collect();
+    println!(
+        "flows     {}",
+        match flows.is_empty() {
+            true => "none".to_owned(),
+            false => flows.join(", "),
+        }
+    );
     println!();
     let mut interfaces = table(&["interface", "role", "xdp"]);
     for interface in &row.interfaces {

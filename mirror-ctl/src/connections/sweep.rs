@@ -16,7 +16,7 @@ use tracing::warn;
 use super::expiry::is_expired;
 use crate::{
     clock,
-    dataplane::{FlowTable, Maps},
+    dataplane::{FlowTable, Maps, set_nice},
 };
 
 /// Between two slices of a walk.
@@ -25,6 +25,8 @@ const PAUSE: Duration = Duration::from_micros(200);
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A walk may take one part in this of the time.
 const DUTY: u32 = 10;
+/// Priority of the thread: housekeeping.
+const NICE: i32 = 10;
 /// Idle time of flows whose VNI is not configured any more.
 const ORPHAN_IDLE_S: u32 = 600;
 
@@ -57,6 +59,7 @@ impl Sweeper {
         thread::Builder::new()
             .name("sweep".to_owned())
             .spawn(move || {
+                set_nice(NICE);
                 while !found.is_closed() {
                     let start = Instant::now();
                     let idle = limits

@@ -184,6 +184,14 @@ pub fn unload(pin_dir: &Path, before: impl FnOnce(&[Announced])) -> Result<(), D
     std::fs::remove_dir(pin_dir).path("remove", pin_dir)
 }
 
+/// Sets the priority of the calling thread, and of those it starts from now on. Here because it
+/// takes an unsafe call.
+pub fn set_nice(nice: i32) {
+    if let Err(error) = sys::set_nice(nice) {
+        warn!("priority {nice}: {error}");
+    }
+}
+
 /// Gives SIGPIPE its default action back. Here because it takes an unsafe call.
 pub fn default_sigpipe() {
     sys::default_sigpipe();

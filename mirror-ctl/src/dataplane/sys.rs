@@ -289,3 +289,12 @@ pub(super) fn default_sigpipe() {
     // SAFETY: no handler is installed, and the call is made before any thread is started.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
+
+/// Sets the nice value of the calling thread (of Linux: POSIX has it per process).
+pub(super) fn set_nice(nice: i32) -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -20,8 +20,6 @@ const POLLS_COUNTED_MAX: u64 = 4;
 /// What is known of an instance now.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// Its number.
-    pub instance: u32,
     /// What the dataplane noticed.
     pub vitals: Vitals,
     /// Whether it is believed to be alive.
@@ -50,52 +48,56 @@ struct Debt {
 /// Debts as they have been seen to last.
 #[derive(Debug, Default)]
 pub struct Silence {
-    debts: HashMap<u32, Debt>,
+    debts: HashMap<usize, Debt>,
     looked_ns: u64,
 }
 
 impl Silence {
-    /// Takes one look; returns who has fallen silent. `groups`: the instances of each VNI.
+    /// Takes one look at all instances; returns who has fallen silent. `groups`: the instances of
+    /// each VNI. Instances are places in `samples`.
     pub fn look(
         &mut self,
         now_ns: u64,
         samples: &[Sample],
-        groups: &[Vec<u32>],
+        groups: &[Vec<usize>],
         limits: Limits,
-    ) -> Vec<u32> {
+    ) -> Vec<usize> {
         let passed = now_ns.saturating_sub(self.looked_ns);
         let counted = passed.min(limits.poll_ns * POLLS_COUNTED_MAX);
         self.looked_ns = now_ns;
         let mut suspects = Vec::new();
-        for sample in samples {
-            if self.watch(sample, now_ns, counted, limits) {
-                suspects.push(sample);
+        for (place, sample) in samples.iter().enumerate() {
+            if self.watch(place, sample, now_ns, counted, limits) {
+                suspects.push(place);
             }
         }
-        let mut alive: HashMap<u32, &Sample> = samples
-            .iter()
-            .filter(|sample| sample.alive)
-            .map(|sample| (sample.instance, sample))
-            .collect();
+        let mut alive: Vec<bool> = samples.iter().map(|sample| sample.alive).collect();
         let mut silent = Vec::new();
         for suspect in suspects {
-            if is_convicted(suspect, &alive, groups) {
-                alive.remove(&suspect.instance);
-                silent.push(suspect.instance);
+            if is_convicted(suspect, samples, &alive, groups) {
+                alive[suspect] = false;
+                silent.push(suspect);
             }
         }
         silent
     }
 
     /// Follows an instance's debt; whether it has lasted too long.
-    fn watch(&mut self, sample: &Sample, now_ns: u64, counted_ns: u64, limits: Limits) -> bool {
+    fn watch(
+        &mut self,
+        place: usize,
+        sample: &Sample,
+        now_ns: u64,
+        counted_ns: u64,
+        limits: Limits,
+    ) -> bool {
         let vitals = &sample.vitals;
         let owes = vitals.owes_since_ns != 0 && vitals.owes_since_ns >= vitals.heard_ns;
         if !sample.alive || !owes {
-            self.debts.remove(&sample.instance);
+            self.debts.remove(&place);
             return false;
         }
-        let debt = self.debts.get(&sample.instance).copied();
+        let debt = self.debts.get(&place).copied();
         let mut debt = match debt.filter(|debt| debt.since_ns == vitals.owes_since_ns) {
             Some(debt) => Debt {
                 watched_ns: debt.watched_ns + counted_ns,
@@ -109,7 +111,7 @@ impl Silence {
         };
         // A map that was read twice in one instant.
         debt.watched_ns = debt.watched_ns.min(now_ns.saturating_sub(debt.since_ns));
-        self.debts.insert(sample.instance, debt);
+        self.debts.insert(place, debt);
         // The first one was before the debt was seen.
         let asked = 1 + vitals.sent.saturating_sub(debt.sent);
         let limit = match asked {
@@ -121,21 +123,18 @@ impl Silence {
 }
 
 /// Whether others bear witness, and every VNI keeps a live instance.
-fn is_convicted(suspect: &Sample, alive: &HashMap<u32, &Sample>, groups: &[Vec<u32>]) -> bool {
+fn is_convicted(suspect: usize, samples: &[Sample], alive: &[bool], groups: &[Vec<usize>]) -> bool {
+    let owes_since_ns = samples[suspect].vitals.owes_since_ns;
     let mut witnessed = false;
-    for group in groups
-        .iter()
-        .filter(|group| group.contains(&suspect.instance))
-    {
-        let mut others = group
+    for group in groups.iter().filter(|group| group.contains(&suspect)) {
+        let others = group
             .iter()
-            .filter(|number| **number != suspect.instance)
-            .filter_map(|number| alive.get(number))
-            .peekable();
+            .filter(|&&place| place != suspect && alive[place]);
+        let mut others = others.map(|&place| &samples[place]).peekable();
         if others.peek().is_none() {
             return false;
         }
-        witnessed |= others.any(|other| other.vitals.heard_ns > suspect.vitals.owes_since_ns);
+        witnessed |= others.any(|other| other.vitals.heard_ns > owes_since_ns);
     }
     witnessed
 }
@@ -157,7 +156,7 @@ mod tests {
         vitals: Vec<Vitals>,
         alive: Vec<bool>,
         answers: Vec<bool>,
-        groups: Vec<Vec<u32>>,
+        groups: Vec<Vec<usize>>,
     }
 
     impl World {
@@ -168,7 +167,7 @@ mod tests {
                 vitals: vec![Vitals::default(); instances],
                 alive: vec![true; instances],
                 answers: vec![true; instances],
-                groups: vec![(0..instances as u32).collect()],
+                groups: vec![(0..instances).collect()],
             }
         }
 
@@ -186,27 +185,26 @@ mod tests {
             }
         }
 
-        fn look(&mut self) -> Vec<u32> {
+        fn look(&mut self) -> Vec<usize> {
             let samples: Vec<Sample> = self
                 .vitals
                 .iter()
                 .enumerate()
-                .map(|(instance, vitals)| Sample {
-                    instance: instance as u32,
+                .map(|(place, vitals)| Sample {
                     vitals: *vitals,
-                    alive: self.alive[instance],
+                    alive: self.alive[place],
                 })
                 .collect();
             let now_ns = self.now_ms * MS;
             let silent = self.silence.look(now_ns, &samples, &self.groups, LIMITS);
-            for number in &silent {
-                self.alive[*number as usize] = false;
+            for place in &silent {
+                self.alive[*place] = false;
             }
             silent
         }
 
         /// Lets time pass with a packet every `every_ms`; when and who.
-        fn pass(&mut self, ms: u64, every_ms: u64) -> Vec<(u64, u32)> {
+        fn pass(&mut self, ms: u64, every_ms: u64) -> Vec<(u64, usize)> {
             let start = self.now_ms;
             let mut found = Vec::new();
             for _ in 0..ms {
@@ -272,7 +270,7 @@ mod tests {
         let mut world = World::new(3);
         world.pass(100, 1);
         world.answers = vec![false, true, false];
-        let mut found: Vec<u32> = world.pass(500, 1).iter().map(|(_, n)| *n).collect();
+        let mut found: Vec<usize> = world.pass(500, 1).iter().map(|(_, n)| *n).collect();
         found.sort_unstable();
         assert_eq!(found, [0, 2]);
     }
