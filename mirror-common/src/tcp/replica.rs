@@ -114,15 +114,15 @@ pub fn receive(
     }
     let advanced = learn(flow, from, packet, notes);
     judge_close(flow, from, packet, conditions, notes);
+    roles::bound_lag(flow, conditions, notes);
     if from == flow.flow.active {
-        roles::bound_lag(flow, conditions, notes);
         from_active(flow, from, packet, conditions, advanced, notes)
     } else {
         from_mirror(flow, from, packet, conditions, advanced, notes)
     }
 }
 
-/// Keeps the replica's numbers. Returns whether it acknowledged something new.
+/// Keeps the replica's numbers. Returns whether it acknowledged or offered something new.
 #[inline(always)]
 fn learn(flow: &mut TcpFlow, from: u8, packet: &Segment, notes: &mut Notes) -> bool {
     let client_nxt = flow.sync.client_nxt;
@@ -148,10 +148,10 @@ fn learn(flow: &mut TcpFlow, from: u8, packet: &Segment, notes: &mut Notes) -> b
     let edge = packet
         .ack
         .wrapping_add(u32::from(packet.window) << (replica.window_scale & 15));
-    replica.edge = seq::max(replica.edge, edge);
-    let advanced = seq::after(packet.ack, replica.rcv_nxt);
+    let advanced = seq::after(packet.ack, replica.rcv_nxt) | seq::after(edge, replica.edge);
     if advanced {
-        replica.rcv_nxt = packet.ack;
+        replica.rcv_nxt = seq::max(replica.rcv_nxt, packet.ack);
+        replica.edge = seq::max(replica.edge, edge);
         replica.behind_ms = 0;
     }
     advanced
@@ -298,8 +298,10 @@ fn from_active(
     }
     let told = may_tell(flow, conditions);
     let held = seq::after(flow.replica(from).rcv_nxt, told.ack);
+    // It said something new, but a mirror holds it back: not a duplicate that the client may count.
+    let kept = advanced & (held | seq::after(flow.replica(from).edge, told.edge));
     let news = is_news(flow, told);
-    if packet.payload == 0 && (strip_fin || (!packet.is(bit::FIN) && advanced && held)) && !news {
+    if packet.payload == 0 && (strip_fin || (!packet.is(bit::FIN) && kept)) && !news {
         return Output::drop(if strip_fin {
             Reason::FinHeld
         } else {
