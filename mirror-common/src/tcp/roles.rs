@@ -1,7 +1,7 @@
 //! Which replica is active: takeover, migration, and the bounds within which a mirror may lag.
 
 use super::{Conditions, Notes, TcpFlow, flag, seq, slot};
-use crate::{event::cause, flow::state, limits::REPLICAS, reason::Cold};
+use crate::{event::cause, flow::state, limits::REPLICAS, reason::Cold, vni};
 
 /// What a takeover costs, ordered: each bit outweighs all that is below it. The lowest 29 bits
 /// are the bytes that the replica is apart from what the client was sent.
@@ -108,26 +108,54 @@ pub fn has_other_warm(flow: &TcpFlow, conditions: &Conditions, slot: u8) -> bool
     found
 }
 
-/// Sends mirrors that are too far behind the active replica to the cold.
+/// Sends mirrors to the cold that hold the client back for too long, or that cannot take over any
+/// more.
 #[inline(always)]
 pub fn bound_lag(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut Notes) {
-    let received = flow.replica(flow.flow.active).rcv_nxt;
+    let active = flow.flow.active;
+    let received = flow.replica(active).rcv_nxt;
     for mirror in 0..REPLICAS as u8 {
-        if mirror == flow.flow.active || !flow.is_warm(mirror, conditions) {
+        let replica = flow.replica(mirror);
+        if mirror == active || replica.state != slot::WARM {
             continue;
         }
-        let replica = flow.replica_mut(mirror);
-        if !seq::after(received, replica.rcv_nxt) {
-            replica.behind_ms = 0;
-        } else if received.wrapping_sub(replica.rcv_nxt) > conditions.vni.lag_bytes_max {
+        let behind = seq::after(received, replica.rcv_nxt);
+        let missing = received.wrapping_sub(replica.rcv_nxt);
+        if !conditions.is_alive(mirror) {
+            // Nobody waits for it, so what it lacks the client will not send again.
+            if behind {
+                flow.chill(mirror, Cold::InstanceDead, notes);
+            }
+        } else if behind && missing > conditions.vni.lag_bytes_max {
             flow.chill(mirror, Cold::LagBytes, notes);
-        } else if replica.behind_ms == 0 {
-            // Odd, since 0 means "not behind".
-            replica.behind_ms = conditions.now_ms | 1;
-        } else if conditions.now_ms.wrapping_sub(replica.behind_ms) as i32
-            > conditions.vni.lag_ms_max as i32
-        {
-            flow.chill(mirror, Cold::LagTime, notes);
+        } else if behind || shuts_out(flow, mirror, conditions) {
+            bound_time(flow, mirror, conditions, notes);
+        } else {
+            flow.replica_mut(mirror).behind_ms = 0;
         }
+    }
+}
+
+/// Whether a mirror's window alone keeps the client from sending: its application does not read.
+#[inline(always)]
+fn shuts_out(flow: &TcpFlow, mirror: u8, conditions: &Conditions) -> bool {
+    let edge = flow.replica(mirror).edge;
+    let room = edge.wrapping_sub(flow.sync.client_nxt) as i32;
+    conditions.has(vni::flag::HOLD_ACKS)
+        & seq::before(edge, flow.replica(flow.flow.active).edge)
+        // Less than the client's unit is no window.
+        & (room < 1 << (flow.sync.window_scale & 15))
+}
+
+/// Starts a mirror's time, or ends it. Progress starts it anew.
+#[inline(always)]
+fn bound_time(flow: &mut TcpFlow, mirror: u8, conditions: &Conditions, notes: &mut Notes) {
+    let replica = flow.replica_mut(mirror);
+    let waited = conditions.now_ms.wrapping_sub(replica.behind_ms) as i32;
+    if replica.behind_ms == 0 {
+        // Odd, since 0 means "not behind".
+        replica.behind_ms = conditions.now_ms | 1;
+    } else if waited > conditions.vni.lag_ms_max as i32 {
+        flow.chill(mirror, Cold::LagTime, notes);
     }
 }
