@@ -152,6 +152,9 @@ fn quotation(ctx: &XdpContext, network: &Network, transport: &Transport) -> Opti
             )
         }
     };
+    if !transport.holds(offset + 8) {
+        return None;
+    }
     let quoted = at(ctx, transport.offset() + offset, 8)?;
     // SAFETY: 8 bytes are there.
     let ports = u32::from_be(unsafe { quoted.load32::<0>() });

@@ -20,6 +20,10 @@ const VLAN_8021AD: u16 = 0x88a8_u16.to_be();
 /// Bound on where an IP or transport header can be, for the verifier; a power of two.
 const OFFSET_MAX: u16 = 512;
 
+/// The shortest transport header, UDP's and ICMP's. The frame may have more bytes than the packet:
+/// padding, whose bytes are nobody's word.
+const TRANSPORT_MIN: u16 = 8;
+
 /// Addresses of a packet: enough to know whether it concerns a VNI.
 #[repr(C)]
 pub(crate) struct Network {
@@ -80,6 +84,12 @@ impl Transport {
     pub(crate) fn length(&self) -> u16 {
         self.end.wrapping_sub(self.offset)
     }
+
+    /// Whether so many bytes belong to the packet.
+    #[inline(always)]
+    pub(crate) fn holds(&self, bytes: usize) -> bool {
+        bytes <= usize::from(self.length())
+    }
 }
 
 /// Finds the IP header. `None`: not IP, or too short to tell.
@@ -138,7 +148,7 @@ pub(crate) fn transport(ctx: &XdpContext, network: &Network) -> Result<&'static 
         transport_v6(ctx, network.offset(), found)?;
     }
     if found.offset >= OFFSET_MAX
-        || found.offset > found.end
+        || found.offset + TRANSPORT_MIN > found.end
         || usize::from(found.end) > super::length(ctx)
     {
         return Err(Reason::Malformed);
