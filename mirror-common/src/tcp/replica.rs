@@ -428,27 +428,32 @@ fn reset(
     if flow.flow.state < state::ESTABLISHED {
         return handshake::refused(flow, from, packet, conditions, notes);
     }
-    if flow.flow.state < state::CLOSED {
-        let voting = conditions.has(vni::flag::VOTE_ON_CLOSE);
-        let mirrored = roles::has_other_warm(flow, conditions, from);
-        if flow.replica(from).state == slot::WARM {
-            flow.chill(from, Cold::Reset, notes);
-        }
-        if from == flow.flow.active && mirrored && voting {
-            roles::promote(flow, conditions, cause::RESET, roles::cost::NEVER, notes);
-            return Output::drop(Reason::ResetHeld);
-        }
+    let open = flow.flow.state < state::CLOSED;
+    if open && from == flow.flow.active && conditions.has(vni::flag::VOTE_ON_CLOSE) {
+        roles::promote(flow, conditions, cause::RESET, roles::cost::NEVER, notes);
     }
     if from != flow.flow.active {
-        return Output::drop(Reason::MirrorSuppressed);
+        let held = notes.takeover == cause::RESET;
+        if open && flow.replica(from).state == slot::WARM {
+            flow.chill(from, Cold::Reset, notes);
+        }
+        return Output::drop(if held {
+            Reason::ResetHeld
+        } else {
+            Reason::MirrorSuppressed
+        });
     }
+    // It stays warm: the client may challenge the reset, and it must answer.
     if flow.flow.state != state::CLOSED {
         flow.flow.state = state::CLOSED;
         notes.closed = true;
     }
+    // The client takes a reset only with the very number it waits for (RFC 5961, section 3.2): a
+    // replica that is behind does not know it.
+    let seq = packet.seq.wrapping_sub(flow.delta(from));
     Output {
         verdict: Verdict::ToClient,
-        seq: packet.seq.wrapping_sub(flow.delta(from)),
+        seq: seq::max(seq, flow.sync.client_ack),
         ack: packet.ack,
         window: packet.window,
         ts_val: packet.ts_val.wrapping_sub(flow.replica(from).ts_offset),

@@ -98,16 +98,6 @@ pub fn activate(flow: &mut TcpFlow, slot: u8, why: u8, notes: &mut Notes) {
     flow.replica_mut(slot).behind_ms = 0;
 }
 
-/// Whether a warm replica other than `slot` is there to take over.
-#[inline(always)]
-pub fn has_other_warm(flow: &TcpFlow, conditions: &Conditions, slot: u8) -> bool {
-    let mut found = false;
-    for other in 0..REPLICAS as u8 {
-        found |= other != slot && other < flow.flow.replicas && flow.is_warm(other, conditions);
-    }
-    found
-}
-
 /// Sends mirrors to the cold that hold the client back for too long, or that cannot take over any
 /// more.
 #[inline(always)]
