@@ -111,7 +111,9 @@ pub fn bound_lag(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut Notes)
         }
         let behind = seq::after(received, replica.rcv_nxt);
         let missing = received.wrapping_sub(replica.rcv_nxt);
-        if !conditions.is_alive(mirror) {
+        if closed_early(flow, mirror) {
+            flow.chill(mirror, Cold::ClosedEarly, notes);
+        } else if !conditions.is_alive(mirror) {
             // Nobody waits for it, so what it lacks the client will not send again.
             if behind {
                 flow.chill(mirror, Cold::InstanceDead, notes);
@@ -124,6 +126,18 @@ pub fn bound_lag(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut Notes)
             flow.replica_mut(mirror).behind_ms = 0;
         }
     }
+}
+
+/// Whether a mirror sent a FIN where the active replica went on.
+#[inline(always)]
+fn closed_early(flow: &TcpFlow, mirror: u8) -> bool {
+    let active = flow.replica(flow.flow.active);
+    let produced = active.snd_nxt.wrapping_sub(flow.delta(flow.flow.active));
+    let replica = flow.replica(mirror);
+    let fin = replica.fin.wrapping_sub(flow.delta(mirror));
+    // One more when the active replica has closed, so that equal ends are no contradiction.
+    let goes_on = produced.wrapping_sub(u32::from(active.flags & flag::FIN != 0));
+    (replica.flags & flag::FIN != 0) & !seq::before(goes_on, fin)
 }
 
 /// Whether a mirror's window alone keeps the client from sending: its application does not read.
