@@ -200,6 +200,18 @@ impl TcpFlow {
         self.replica(slot).isn.wrapping_sub(self.sync.isn)
     }
 
+    /// One beyond the highest byte that a replica has produced, canonical.
+    #[inline(always)]
+    pub fn produced(&self, slot: u8) -> u32 {
+        self.replica(slot).snd_nxt.wrapping_sub(self.delta(slot))
+    }
+
+    /// The canonical sequence number after a replica's FIN, when it has sent one.
+    #[inline(always)]
+    pub fn canonical_fin(&self, slot: u8) -> u32 {
+        self.replica(slot).fin.wrapping_sub(self.delta(slot))
+    }
+
     /// Marks a replica as cold.
     #[inline(always)]
     pub fn chill(&mut self, slot: u8, why: Cold, notes: &mut Notes) {

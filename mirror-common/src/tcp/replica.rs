@@ -161,7 +161,7 @@ fn learn(flow: &mut TcpFlow, from: u8, packet: &Segment, notes: &mut Notes) -> b
 #[inline(always)]
 fn fin_of(flow: &TcpFlow, slot: u8) -> Option<u32> {
     let replica = flow.replica(slot);
-    (replica.flags & flag::FIN != 0).then(|| replica.fin.wrapping_sub(flow.delta(slot)))
+    (replica.flags & flag::FIN != 0).then(|| flow.canonical_fin(slot))
 }
 
 /// A mirror that goes on beyond the place where the active replica closed shows that the close
@@ -187,11 +187,7 @@ fn judge_close(
     }
     let mut goes_on = active;
     for mirror in 0..REPLICAS as u8 {
-        let produced = flow
-            .replica(mirror)
-            .snd_nxt
-            .wrapping_sub(flow.delta(mirror));
-        let beyond = !seq::before(produced, fin) && fin_of(flow, mirror) != Some(fin);
+        let beyond = !seq::before(flow.produced(mirror), fin) && fin_of(flow, mirror) != Some(fin);
         let considered = mirror == from || from == active;
         if mirror < flow.flow.replicas
             && mirror != active

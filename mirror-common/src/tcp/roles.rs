@@ -76,7 +76,7 @@ fn cost_of(flow: &TcpFlow, conditions: &Conditions, candidate: u8) -> u32 {
     } else {
         cost::EVACUATING
     };
-    let produced = replica.snd_nxt.wrapping_sub(flow.delta(candidate));
+    let produced = flow.produced(candidate);
     if unbound {
         penalty
     } else if !seq::after(produced, flow.sync.sent) {
@@ -102,6 +102,8 @@ pub fn activate(flow: &mut TcpFlow, slot: u8, why: u8, notes: &mut Notes) {
 /// more.
 #[inline(always)]
 pub fn bound_lag(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut Notes) {
+    // Sequence numbers further apart cannot be told in order for much longer.
+    const FAR: i32 = 1 << 30;
     let active = flow.flow.active;
     let received = flow.replica(active).rcv_nxt;
     for mirror in 0..REPLICAS as u8 {
@@ -113,6 +115,8 @@ pub fn bound_lag(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut Notes)
         let missing = received.wrapping_sub(replica.rcv_nxt);
         if closed_early(flow, mirror) {
             flow.chill(mirror, Cold::ClosedEarly, notes);
+        } else if flow.sync.sent.wrapping_sub(flow.produced(mirror)) as i32 > FAR {
+            flow.chill(mirror, Cold::LagBytes, notes);
         } else if !conditions.is_alive(mirror) {
             // Nobody waits for it, so what it lacks the client will not send again.
             if behind {
@@ -131,13 +135,11 @@ pub fn bound_lag(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut Notes)
 /// Whether a mirror sent a FIN where the active replica went on.
 #[inline(always)]
 fn closed_early(flow: &TcpFlow, mirror: u8) -> bool {
-    let active = flow.replica(flow.flow.active);
-    let produced = active.snd_nxt.wrapping_sub(flow.delta(flow.flow.active));
-    let replica = flow.replica(mirror);
-    let fin = replica.fin.wrapping_sub(flow.delta(mirror));
-    // One more when the active replica has closed, so that equal ends are no contradiction.
-    let goes_on = produced.wrapping_sub(u32::from(active.flags & flag::FIN != 0));
-    (replica.flags & flag::FIN != 0) & !seq::before(goes_on, fin)
+    let active = flow.flow.active;
+    let has_closed = u32::from(flow.replica(active).flags & flag::FIN != 0);
+    let bytes_end = flow.produced(active).wrapping_sub(has_closed);
+    (flow.replica(mirror).flags & flag::FIN != 0)
+        & !seq::before(bytes_end, flow.canonical_fin(mirror))
 }
 
 /// Whether a mirror's window alone keeps the client from sending: its application does not read.
