@@ -59,7 +59,7 @@ pub mod state {
     pub const ESTABLISHED: u8 = 2;
     /// One side has sent its last byte.
     pub const CLOSING: u8 = 3;
-    /// Both sides have, or the connection was reset.
+    /// Both sides have, and know it of each other, or the connection was reset.
     pub const CLOSED: u8 = 4;
 }
 

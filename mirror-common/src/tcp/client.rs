@@ -44,6 +44,7 @@ pub fn receive(
     notes: &mut Notes,
 ) -> Verdict {
     learn(flow, packet);
+    flow.close_when_done(notes);
     roles::follow_health(flow, conditions, notes);
     roles::bound_lag(flow, conditions, notes);
     if carries_new_bytes(flow, packet) {

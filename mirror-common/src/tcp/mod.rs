@@ -15,7 +15,15 @@ mod tests;
 
 pub use segment::Segment;
 
-use crate::{assert_size, flow::TcpFlow, instance, limits::REPLICAS, pod, reason::Cold, vni};
+use crate::{
+    assert_size,
+    flow::{TcpFlow, state},
+    instance,
+    limits::REPLICAS,
+    pod,
+    reason::Cold,
+    vni,
+};
 
 /// State of one replica of a flow.
 pub mod slot {
@@ -210,6 +218,23 @@ impl TcpFlow {
     #[inline(always)]
     pub fn canonical_fin(&self, slot: u8) -> u32 {
         self.replica(slot).fin.wrapping_sub(self.delta(slot))
+    }
+
+    /// Closes the flow when each side has acknowledged the other's FIN. Not before: bytes may have
+    /// to be sent again, and a replica may die, until then.
+    #[inline(always)]
+    pub fn close_when_done(&mut self, notes: &mut Notes) {
+        let active = self.flow.active;
+        let sync = &self.sync;
+        let done = (self.flow.state == state::CLOSING)
+            & (self.replica(active).flags & flag::FIN != 0)
+            & (sync.client_fin != sync.client_isn)
+            & !seq::before(sync.client_ack, self.canonical_fin(active))
+            & !seq::before(sync.told_ack, sync.client_fin);
+        if done {
+            self.flow.state = state::CLOSED;
+            notes.closed = true;
+        }
     }
 
     /// Marks a replica as cold.

@@ -115,11 +115,13 @@ pub fn receive(
     let advanced = learn(flow, from, packet, notes);
     judge_close(flow, from, packet, conditions, notes);
     roles::bound_lag(flow, conditions, notes);
-    if from == flow.flow.active {
-        from_active(flow, from, packet, conditions, advanced, notes)
+    let output = if from == flow.flow.active {
+        from_active(flow, from, packet, conditions, advanced)
     } else {
-        from_mirror(flow, from, packet, conditions, advanced, notes)
-    }
+        from_mirror(flow, from, packet, conditions, advanced)
+    };
+    flow.close_when_done(notes);
+    output
 }
 
 /// Keeps the replica's numbers. Returns whether it acknowledged or offered something new.
@@ -280,7 +282,6 @@ fn from_active(
     packet: &Segment,
     conditions: &Conditions,
     advanced: bool,
-    notes: &mut Notes,
 ) -> Output {
     let delta = flow.delta(from);
     let mut end = packet.end().wrapping_sub(delta);
@@ -313,15 +314,11 @@ fn from_active(
     {
         return Output::turn_round(flow, from, packet);
     }
-    deliver(flow, from, packet, told, end, strip_fin, held, notes)
+    deliver(flow, from, packet, told, end, strip_fin, held)
 }
 
 /// Sends a replica's packet on in canonical numbers.
 #[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one call site per role, all inlined"
-)]
 fn deliver(
     flow: &mut TcpFlow,
     from: u8,
@@ -330,17 +327,10 @@ fn deliver(
     end: u32,
     strip_fin: bool,
     held: bool,
-    notes: &mut Notes,
 ) -> Output {
     flow.sync.sent = seq::max(flow.sync.sent, end);
-    if packet.is(bit::FIN) && !strip_fin {
-        let client_closed = flow.sync.client_fin != flow.sync.client_isn;
-        if client_closed && flow.flow.state != state::CLOSED {
-            flow.flow.state = state::CLOSED;
-            notes.closed = true;
-        } else if flow.flow.state < state::CLOSING {
-            flow.flow.state = state::CLOSING;
-        }
+    if packet.is(bit::FIN) && !strip_fin && flow.flow.state < state::CLOSING {
+        flow.flow.state = state::CLOSING;
     }
     let delta = flow.delta(from);
     Output {
@@ -363,7 +353,6 @@ fn from_mirror(
     packet: &Segment,
     conditions: &Conditions,
     advanced: bool,
-    notes: &mut Notes,
 ) -> Output {
     let delta = flow.delta(from);
     let seq = packet.seq.wrapping_sub(delta);
@@ -378,7 +367,7 @@ fn from_mirror(
         && all_closed_at(flow, conditions, end)
     {
         let held = seq::after(active.rcv_nxt, told.ack);
-        return deliver(flow, from, packet, told, end, false, held, notes);
+        return deliver(flow, from, packet, told, end, false, held);
     }
     // Or it repeats that it lacks what the active one has: a clone was lost.
     let lacks = !advanced
