@@ -1,0 +1,26 @@
+//! The XDP programs, one packet at a time, by `BPF_PROG_TEST_RUN`: verdict, bytes, counters, events
+//! and map state of each. The clone program, which the kernel does not run so (it belongs to a
+//! devmap), is tested on live frames between veth pairs.
+//!
+//! The tests share one load of the object and one network, since verification takes seconds; each
+//! begins with empty flow tables. They need root and say so; none is ever skipped.
+
+mod bench;
+mod check;
+mod conversation;
+mod hosts;
+mod network;
+mod packet;
+mod tables;
+
+mod clones;
+mod datagrams;
+mod delivery;
+mod errors;
+mod handshake;
+mod health;
+mod mutations;
+mod other_traffic;
+mod plain;
+mod specimens;
+mod truncated;

@@ -1,0 +1,270 @@
+//! The dataplane's maps as the tests fill and read them.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use aya::Ebpf;
+use aya::maps::{
+    Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf,
+};
+use aya::programs::{ProgramFd, Xdp};
+use mirror_common::event::Event;
+use mirror_common::flow::{Flow, FlowKey, TcpFlow};
+use mirror_common::instance::{Instance, Vitals};
+use mirror_common::limits::{REPLICAS, STEERING_BUCKETS};
+use mirror_common::reason::Reason;
+use mirror_common::replica_set::ReplicaSet;
+use mirror_common::vni::{Vni, VniKey};
+
+use crate::hosts::{Family, INSTANCES, Steering, VNIS, instance_mac, link_mac, map_address};
+use crate::network::Network;
+
+/// Capacity of the flow tables in these tests: enough, and soon looked through.
+pub(crate) const FLOWS_MAX: u32 = 512;
+/// The maps that get it.
+pub(crate) const FLOW_MAPS: [&str; 4] = ["FLOWS", "MIRRORED_FLOWS", "HALF_OPEN", "DATAGRAM_FLOWS"];
+
+/// Where a flow is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Table {
+    HalfOpen,
+    Mirrored,
+    Plain,
+    Datagram,
+}
+
+/// Everything that is kept of flows, comparable.
+pub(crate) type Snapshot = BTreeMap<String, String>;
+
+/// The maps.
+pub(crate) struct Tables {
+    pub(crate) instances: Array<MapData, Instance>,
+    pub(crate) vitals: Array<MapData, Vitals>,
+    pub(crate) flows: HashMap<MapData, FlowKey, Flow>,
+    pub(crate) mirrored: HashMap<MapData, FlowKey, TcpFlow>,
+    pub(crate) half_open: HashMap<MapData, FlowKey, TcpFlow>,
+    pub(crate) datagrams: HashMap<MapData, FlowKey, Flow>,
+    counters: PerCpuArray<MapData, u64>,
+    events: RingBuf<MapData>,
+    ports: DevMapHash<MapData>,
+    /// The program of every redirect target.
+    clone: ProgramFd,
+    /// They hold the inner maps.
+    _steering: ArrayOfMaps<MapData, Array<MapData, u32>>,
+    _set_ports: ArrayOfMaps<MapData, DevMap<MapData>>,
+}
+
+impl Tables {
+    /// Takes the maps and writes what does not change during the tests.
+    pub(crate) fn fill(ebpf: &mut Ebpf, network: &Network) -> Result<Self> {
+        let clone = {
+            let program: &Xdp = ebpf.program("clone").context("program clone")?.try_into()?;
+            program.fd()?.try_clone()?
+        };
+        let mut vnis: HashMap<_, VniKey, Vni> = take(ebpf, "VNIS")?;
+        let mut links: HashMap<_, u32, u32> = take(ebpf, "LINKS")?;
+        let mut sets: Array<_, ReplicaSet> = take(ebpf, "SETS")?;
+        let mut steering: ArrayOfMaps<_, Array<MapData, u32>> = take(ebpf, "STEERING")?;
+        let mut set_ports: ArrayOfMaps<_, DevMap<MapData>> = take(ebpf, "SET_PORTS")?;
+        let mut ports: DevMapHash<_> = take(ebpf, "PORTS")?;
+        let ifindex = network.vni_interface();
+        ports.insert(ifindex, ifindex, Some(&clone), 0)?;
+        for instance in INSTANCES {
+            let ifindex = network.link(instance);
+            ports.insert(ifindex, ifindex, Some(&clone), 0)?;
+            links.insert(ifindex, u32::from(instance), 0)?;
+        }
+        let mut published: Vec<&[u16]> = Vec::new();
+        for vni in VNIS {
+            for (place, family) in Family::ALL.into_iter().enumerate() {
+                let key = VniKey {
+                    address: map_address(vni.address(family)),
+                };
+                let value = Vni {
+                    vni: vni.number,
+                    address: place as u8,
+                    flags: vni.flags,
+                    lag_bytes_max: vni.lag_bytes_max,
+                    lag_ms_max: 600_000,
+                    handshake_ms: vni.handshake_ms,
+                };
+                vnis.insert(key, value, 0)?;
+            }
+            let set = match vni.steering {
+                Steering::NoTable => continue,
+                Steering::NoSet => u32::MAX,
+                Steering::Set(members) => {
+                    let known = published.iter().position(|&other| other == members);
+                    known.unwrap_or_else(|| {
+                        published.push(members);
+                        published.len() - 1
+                    }) as u32
+                }
+            };
+            steering.set(u32::from(vni.number), &steering_table(set)?, 0)?;
+        }
+        for (number, members) in published.into_iter().enumerate() {
+            let mut set = ReplicaSet {
+                replicas: members.len() as u8,
+                ..ReplicaSet::default()
+            };
+            set.instances[..members.len()].copy_from_slice(members);
+            sets.set(number as u32, set, 0)?;
+            let mut inner = inner_devmap()?;
+            for (slot, &instance) in members.iter().enumerate() {
+                inner.set(slot as u32, network.link(instance), Some(&clone), 0)?;
+            }
+            set_ports.set(number as u32, &inner, 0)?;
+        }
+        Ok(Self {
+            instances: take(ebpf, "INSTANCES")?,
+            vitals: take(ebpf, "VITALS")?,
+            flows: take(ebpf, "FLOWS")?,
+            mirrored: take(ebpf, "MIRRORED_FLOWS")?,
+            half_open: take(ebpf, "HALF_OPEN")?,
+            datagrams: take(ebpf, "DATAGRAM_FLOWS")?,
+            counters: take(ebpf, "COUNTERS")?,
+            events: take(ebpf, "EVENTS")?,
+            ports,
+            clone,
+            _steering: steering,
+            _set_ports: set_ports,
+        })
+    }
+
+    /// Forgets all flows, events and vital signs; all instances are up again.
+    pub(crate) fn reset(&mut self, network: &Network) -> Result<()> {
+        clear(&mut self.flows)?;
+        clear(&mut self.mirrored)?;
+        clear(&mut self.half_open)?;
+        clear(&mut self.datagrams)?;
+        while self.events.next().is_some() {}
+        for instance in INSTANCES {
+            let entry = Instance {
+                state: mirror_common::instance::state::UP,
+                ifindex: network.link(instance),
+                mac: instance_mac(instance),
+                source_mac: link_mac(instance),
+                deadline_ms: 0,
+            };
+            self.instances.set(u32::from(instance), entry, 0)?;
+            let none = Vitals::default();
+            self.vitals.set(u32::from(instance), none, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Counters by reason.
+    pub(crate) fn counters(&self) -> Result<Vec<u64>> {
+        (0..Reason::COUNT)
+            .map(|reason| Ok(self.counters.get(&reason, 0)?.iter().sum()))
+            .collect()
+    }
+
+    /// Events since the last call.
+    pub(crate) fn events(&mut self) -> Vec<Event> {
+        let mut found = Vec::new();
+        while let Some(item) = self.events.next() {
+            assert_eq!(item.len(), size_of::<Event>());
+            // SAFETY: as many bytes as an event has, which is made of integers only.
+            found.push(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
+        }
+        found
+    }
+
+    /// What is kept of an instance's behaviour.
+    pub(crate) fn vitals(&self, instance: u16) -> Result<Vitals> {
+        Ok(self.vitals.get(&u32::from(instance), 0)?)
+    }
+
+    /// Changes an instance by one write.
+    pub(crate) fn change(&mut self, instance: u16, change: impl FnOnce(&mut Instance)) {
+        let index = u32::from(instance);
+        let mut entry = self.instances.get(&index, 0).unwrap();
+        change(&mut entry);
+        self.instances.set(index, entry, 0).unwrap();
+    }
+
+    /// Takes a redirect target away.
+    pub(crate) fn take_port(&mut self, ifindex: u32) {
+        self.ports.remove(ifindex).unwrap();
+    }
+
+    /// Makes an interface a redirect target.
+    pub(crate) fn give_port(&mut self, ifindex: u32) {
+        let clone = Some(&self.clone);
+        self.ports.insert(ifindex, ifindex, clone, 0).unwrap();
+    }
+
+    /// Where a flow is kept, and its header.
+    pub(crate) fn find(&self, key: &FlowKey) -> Option<(Table, Flow)> {
+        let tcp = |map: &HashMap<_, _, TcpFlow>| Some(map.get(key, 0).ok()?.flow);
+        let plain = |map: &HashMap<_, _, Flow>| map.get(key, 0).ok();
+        let found = [
+            tcp(&self.half_open).map(|flow| (Table::HalfOpen, flow)),
+            tcp(&self.mirrored).map(|flow| (Table::Mirrored, flow)),
+            plain(&self.flows).map(|flow| (Table::Plain, flow)),
+            plain(&self.datagrams).map(|flow| (Table::Datagram, flow)),
+        ];
+        let mut found = found.into_iter().flatten();
+        let first = found.next();
+        assert!(found.next().is_none(), "a flow is kept in two tables");
+        first
+    }
+
+    /// All that is kept of flows and instances.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot> {
+        let mut all = Snapshot::new();
+        list(&self.flows, "FLOWS", &mut all)?;
+        list(&self.mirrored, "MIRRORED_FLOWS", &mut all)?;
+        list(&self.half_open, "HALF_OPEN", &mut all)?;
+        list(&self.datagrams, "DATAGRAM_FLOWS", &mut all)?;
+        for instance in INSTANCES {
+            let vitals = self.vitals(instance)?;
+            all.insert(format!("VITALS {instance}"), format!("{vitals:?}"));
+        }
+        Ok(all)
+    }
+}
+
+fn list<V: aya::Pod + std::fmt::Debug>(
+    map: &HashMap<MapData, FlowKey, V>,
+    name: &str,
+    all: &mut Snapshot,
+) -> Result<()> {
+    for entry in map.iter() {
+        let (key, value) = entry?;
+        all.insert(format!("{name} {key:?}"), format!("{value:?}"));
+    }
+    Ok(())
+}
+
+fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M> {
+    let map = ebpf.take_map(name).with_context(|| format!("map {name}"))?;
+    M::try_from(map).with_context(|| format!("map {name}"))
+}
+
+fn clear<V: aya::Pod>(map: &mut HashMap<MapData, FlowKey, V>) -> Result<()> {
+    let keys: Result<Vec<FlowKey>, _> = map.keys().collect();
+    for key in keys? {
+        map.remove(&key)?;
+    }
+    Ok(())
+}
+
+fn steering_table(set: u32) -> Result<Array<MapData, u32>> {
+    let mut table = Array::create(STEERING_BUCKETS, 0)?;
+    for bucket in 0..STEERING_BUCKETS {
+        table.set(bucket, set, 0)?;
+    }
+    Ok(table)
+}
+
+fn inner_devmap() -> Result<DevMap<MapData>> {
+    const BPF_MAP_TYPE_DEVMAP: u32 = 14;
+    let (key, value) = (size_of::<u32>() as u32, 2 * size_of::<u32>() as u32);
+    let definition =
+        aya_obj::Map::new_from_params(BPF_MAP_TYPE_DEVMAP, key, value, REPLICAS as u32, 0);
+    let data = MapData::create(definition, "SET_PORTS_inner", None)?;
+    Ok(DevMap::try_from(Map::from_map_data(data)?)?)
+}
