@@ -62,7 +62,8 @@ pub fn receive(
         }
         return Verdict::Clone;
     }
-    if conditions.is_alive(flow.flow.active) {
+    let served = flow.replica(flow.flow.active).state != slot::COLD;
+    if served & conditions.is_alive(flow.flow.active) {
         return Verdict::Clone;
     }
     if conditions.has(vni::flag::LEAVE_LOST) {

@@ -115,6 +115,11 @@ pub fn receive(
     let advanced = learn(flow, from, packet, notes);
     judge_close(flow, from, packet, conditions, notes);
     roles::bound_lag(flow, conditions, notes);
+    if has_lost_bytes(flow, from, packet, advanced) {
+        flow.chill(from, Cold::LagBytes, notes);
+        roles::promote(flow, conditions, cause::DEAD, roles::cost::NEVER, notes);
+        return Output::drop(Reason::MirrorSuppressed);
+    }
     let output = if from == flow.flow.active {
         from_active(flow, from, packet, conditions, advanced)
     } else {
@@ -157,6 +162,16 @@ fn learn(flow: &mut TcpFlow, from: u8, packet: &Segment, notes: &mut Notes) -> b
         replica.behind_ms = 0;
     }
     advanced
+}
+
+/// Whether the active replica asks for bytes that the client was told to forget: an asynchronous
+/// flow was taken over by a mirror that lacked them. The connection cannot go on with it.
+#[inline(always)]
+fn has_lost_bytes(flow: &TcpFlow, from: u8, packet: &Segment, advanced: bool) -> bool {
+    (from == flow.flow.active)
+        & !advanced
+        & (packet.options & option::SACK != 0)
+        & seq::before(flow.replica(from).rcv_nxt, flow.sync.told_ack)
 }
 
 /// The canonical sequence number after a replica's FIN, if it has sent one.
