@@ -19,6 +19,9 @@ const RESOLVE_NS: u64 = 1_000_000_000;
 /// How often a known one is confirmed: the kernel forgets neighbours that nobody uses.
 const CONFIRM_NS: u64 = 10_000_000_000;
 
+/// An instance that was sent so many packets and never answered is set up wrongly.
+const UNHEARD_PACKETS: u64 = 50;
+
 /// Something to be done. The order of actions is the order in which they are done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -45,6 +48,8 @@ pub enum Action {
     Resolve(usize),
     /// Put the VNI addresses on an interface right.
     Announce(String),
+    /// Say that an instance was asked often and never heard.
+    Unheard(usize),
     /// Ask netlink for everything again.
     Resync,
 }
@@ -321,6 +326,11 @@ impl State {
         for place in 0..self.instances.len() {
             actions.extend(self.reconsider(place, now_ns));
             let instance = &mut self.instances[place];
+            let Vitals { sent, heard_ns, .. } = instance.vitals;
+            if sent >= UNHEARD_PACKETS && heard_ns == 0 && !instance.unheard_told {
+                instance.unheard_told = true;
+                actions.push(Action::Unheard(place));
+            }
             let interval_ns = match instance.mac {
                 None => RESOLVE_NS,
                 Some(_) => CONFIRM_NS,

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use mirror_common::{event::Event as Report, limits::REPLICAS};
+use mirror_common::{event::Event as Report, instance, limits::REPLICAS};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -31,7 +31,7 @@ use tracing::{error, info, warn};
 use crate::{
     clock,
     config::Config,
-    connections::{Sweep, Sweeper},
+    connections::{Prompter, Sweep, Sweeper},
     dataplane::{Dataplane, DataplaneError},
     health::score::Score,
     netlink::{Change, Netlink},
@@ -98,11 +98,14 @@ pub struct Agent {
     score: Box<dyn Score>,
     sweep: Sweep,
     sweeper: Sweeper,
+    prompter: Prompter,
     probes: HashMap<String, JoinHandle<()>>,
     inputs: Inputs,
     log: Arc<EventLog>,
     views: watch::Sender<Arc<View>>,
     ticks: u64,
+    /// Who was told of to send partly computed checksums.
+    checksums_told: HashSet<u16>,
 }
 
 /// What the loop listens to.
@@ -241,6 +244,16 @@ impl Agent {
                 Action::Rewire(name) => self.rewire(&name),
                 Action::Resolve(place) => self.resolve(place).await,
                 Action::Announce(interface) => self.announce(&interface).await,
+                Action::Unheard(place) => {
+                    let config = &self.state.instances[place].config;
+                    warn!(
+                        instance = config.name,
+                        "was sent packets and has never answered: are the VNI's addresses on it, \
+                         is its hardware address right, does its way back lead over {}, and is \
+                         GRO or an XDP program on at its end of a veth (`ethtool -K DEV gro on`)?",
+                        config.link
+                    );
+                }
                 Action::Resync => self.resync().await,
             }
         }
@@ -263,14 +276,15 @@ impl Agent {
         if let Err(error) = written {
             error!(instance = instance.config.name, "{error}");
         }
+        if instance.entry().state == instance::state::DEAD {
+            self.prompter.died(instance.number);
+        }
     }
 
     fn vitals(&self) -> Result<Vec<mirror_common::instance::Vitals>, DataplaneError> {
-        let maps = &self.dataplane.maps;
         let instances = self.state.instances.iter();
-        instances
-            .map(|instance| maps.vitals(instance.number))
-            .collect()
+        let numbers: Vec<u32> = instances.map(|instance| instance.number).collect();
+        self.dataplane.maps.vitals(&numbers)
     }
 
     async fn resolve(&self, place: usize) {

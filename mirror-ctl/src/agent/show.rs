@@ -198,13 +198,17 @@ impl Agent {
     }
 
     /// Puts the dataplane's reports into the log.
-    pub(super) fn log_reports(&self, reports: &[Report]) {
+    pub(super) fn log_reports(&mut self, reports: &[Report]) {
         let view = Arc::clone(&self.views.borrow());
         let entries = reports
             .iter()
             .filter_map(|report| entry(report, &view.names));
         self.log.add(entries);
-        for report in reports.iter().filter(|r| r.kind == kind::PARTIAL_CHECKSUM) {
+        for report in reports {
+            // Once each: it is seen at every packet.
+            if report.kind != kind::PARTIAL_CHECKSUM || !self.checksums_told.insert(report.from) {
+                continue;
+            }
             let who = match report.from {
                 CLIENT => "a client's".to_owned(),
                 number => format!("instance {:?}'s", view.names.instance(number)),

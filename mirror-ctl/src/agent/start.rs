@@ -23,8 +23,8 @@ use super::{
 use crate::{
     clock,
     config::{Config, Role},
-    connections::{Sweep, Sweeper},
-    dataplane::{Dataplane, DataplaneError},
+    connections::{Prompter, Sweep, Sweeper},
+    dataplane::{Dataplane, DataplaneError, Injector},
     health::{evidence::Evidence, probe, score, silence::Silence},
     netlink::{Change, Link, Netlink, NetlinkError},
     routing::State as Service,
@@ -64,8 +64,12 @@ pub struct Started {
 }
 
 /// Loads, attaches, pins or adopts everything that `config` (of `file`) asks for.
-pub async fn start(file: &Path, config: Config) -> Result<Started, StartError> {
-    let dataplane = Dataplane::open(&config.agent.pin_dir)?;
+/// `log_programs`: level of the programs' own log, 0 (off) to 5 (trace).
+pub async fn start(file: &Path, config: Config, log_programs: u8) -> Result<Started, StartError> {
+    let dataplane = Dataplane::open(&config.agent.pin_dir, log_programs)?;
+    if log_programs > 0 {
+        tokio::spawn(dataplane.program_log()?.run());
+    }
     let (netlink, changes) = Netlink::open()?;
     let now_ns = clock::now_ns();
     let (probe_sender, probes) = mpsc::channel(1024);
@@ -83,6 +87,7 @@ pub async fn start(file: &Path, config: Config) -> Result<Started, StartError> {
     let (views, view_receiver) = watch::channel(Arc::new(View::default()));
     let log = Arc::new(EventLog::default());
     let sweeper = Sweeper::start(dataplane.reader()?, sweep_sender)?;
+    let prompter = Prompter::start(dataplane.reader()?, Injector::open()?)?;
     let maps = dataplane.reader()?;
     let mut agent = Agent {
         file: file.to_owned(),
@@ -107,6 +112,7 @@ pub async fn start(file: &Path, config: Config) -> Result<Started, StartError> {
         score: Box::<score::Configured>::default(),
         sweep: Sweep::default(),
         sweeper,
+        prompter,
         probes: HashMap::new(),
         inputs: Inputs {
             changes,
@@ -119,6 +125,7 @@ pub async fn start(file: &Path, config: Config) -> Result<Started, StartError> {
         log: Arc::clone(&log),
         views,
         ticks: 0,
+        checksums_told: HashSet::new(),
     };
     let occasion = match agent.dataplane.adopted() {
         true => Occasion::Adoption,

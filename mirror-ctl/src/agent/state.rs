@@ -95,6 +95,8 @@ pub struct Instance {
     pub changed_ns: u64,
     /// Why it is in its state.
     pub cause: Cause,
+    /// Whether somebody was told that it has never been heard.
+    pub unheard_told: bool,
 }
 
 impl Instance {
@@ -117,6 +119,7 @@ impl Instance {
             vitals: Vitals::default(),
             changed_ns: now_ns,
             cause: Cause::Configured,
+            unheard_told: false,
         }
     }
 

@@ -57,6 +57,7 @@ fn link(ifindex: u32, name: &str, up: bool) -> Link {
         mac: Some(Mac([2, 0, 0, 0, ifindex as u8, 1])),
         up,
         mtu: 1500,
+        peer: None,
         xdp: None,
     }
 }
@@ -405,4 +406,12 @@ fn restore_does_not_deny_facts() {
 #[test]
 fn lost_changes_are_asked_for_again() {
     assert_eq!(world().network(&Change::Lost, START), [Action::Resync]);
+}
+
+#[test]
+fn an_instance_that_never_answers_is_told_of_once() {
+    let mut state = world();
+    state.instances[0].vitals.sent = 50;
+    assert!(state.tick(START).contains(&Action::Unheard(0)));
+    assert!(!state.tick(START).contains(&Action::Unheard(0)));
 }

@@ -8,7 +8,7 @@ use super::{Agent, log::LogEntry};
 use crate::{
     clock,
     config::Role,
-    dataplane::{Announced, DataplaneError, Port, PublishedSet},
+    dataplane::{Announced, DataplaneError, Port, PublishedSet, far_end_complaints},
     netlink::Link,
 };
 
@@ -58,6 +58,7 @@ impl Agent {
             present: link.xdp,
         })?;
         if before != Some(mode) {
+            self.complain(link);
             self.log.add([LogEntry {
                 time_ns: clock::now_ns(),
                 kind: "interface".to_owned(),
@@ -69,6 +70,17 @@ impl Agent {
             }]);
         }
         Ok(())
+    }
+
+    /// Says what is wrong with a link, as far as it can be seen from here.
+    fn complain(&self, link: &Link) {
+        let peer = link.peer.and_then(|peer| self.state.links.get(&peer));
+        for complaint in peer
+            .into_iter()
+            .flat_map(|peer| far_end_complaints(&peer.name))
+        {
+            warn!(interface = link.name, "{complaint}");
+        }
     }
 
     /// Writes which interface leads to which instance, and every redirect target.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::{DEFAULT_PIN_DIR, DEFAULT_SOCKET};
@@ -29,7 +29,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run the agent: load or adopt the programs, watch the instances, serve the API.
-    Agent(ConfigFile),
+    Agent(Agent),
     /// Load the programs, attach and pin them, and end. An agent adopts them later.
     Load(ConfigFile),
     /// Take the programs off and remove what is pinned.
@@ -73,6 +73,35 @@ impl Verb {
     pub fn is_service(&self) -> bool {
         matches!(self, Self::Agent(_) | Self::Load(_) | Self::Unload(_))
     }
+}
+
+/// `agent`.
+#[derive(Debug, ClapArgs)]
+pub struct Agent {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Log what the programs say of each packet (with MIRROR_LOG at the same level or lower).
+    #[arg(long, value_name = "LEVEL", default_value = "off")]
+    pub log_programs: LogLevel,
+}
+
+/// Levels of the programs' log, by aya-log's numbers.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[repr(u8)]
+pub enum LogLevel {
+    /// Nothing; costs nothing.
+    Off = 0,
+    /// Errors.
+    Error = 1,
+    /// And warnings.
+    Warn = 2,
+    /// And notes.
+    Info = 3,
+    /// And decisions.
+    Debug = 4,
+    /// And everything else.
+    Trace = 5,
 }
 
 /// A configuration.

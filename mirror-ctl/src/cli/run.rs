@@ -47,7 +47,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         json: args.json,
     };
     match &args.verb {
-        Verb::Agent(file) => agent(&file.config),
+        Verb::Agent(agent) => self::agent(&agent.config, agent.log_programs as u8),
         Verb::Load(file) => load(&file.config),
         Verb::Unload(unload) => self::unload(unload),
         Verb::Status(place) => status(&asker, &place.pin_dir),
@@ -182,7 +182,7 @@ fn print_json<T: Serialize>(value: &T) -> Result<()> {
     Ok(())
 }
 
-fn agent(file: &Path) -> Result<()> {
+fn agent(file: &Path, log_programs: u8) -> Result<()> {
     start_logging();
     let config = Config::load(file)?;
     dataplane::check()?;
@@ -190,7 +190,7 @@ fn agent(file: &Path) -> Result<()> {
     dataplane::set_nice(LOOP_NICE);
     small_runtime()?.block_on(async {
         let (socket, listener) = Socket::bind(&config.agent.socket)?;
-        let started = start(file, config).await?;
+        let started = start(file, config, log_programs).await?;
         let shared = Shared {
             views: started.views,
             log: started.log,
@@ -210,7 +210,9 @@ fn agent(file: &Path) -> Result<()> {
 fn load(file: &Path) -> Result<()> {
     start_logging();
     let config = Config::load(file)?;
-    small_runtime()?.block_on(start(file, config)).map(drop)?;
+    small_runtime()?
+        .block_on(start(file, config, 0))
+        .map(drop)?;
     println!(
         "loaded; `mirror-ctl agent --config {}` adopts it",
         file.display()
@@ -219,10 +221,10 @@ fn load(file: &Path) -> Result<()> {
 }
 
 /// Starts the agent; a first start that fails leaves nothing behind.
-async fn start(file: &Path, config: Config) -> Result<agent::Started> {
+async fn start(file: &Path, config: Config, log_programs: u8) -> Result<agent::Started> {
     let pin_dir = config.agent.pin_dir.clone();
     let was_loaded = dataplane::is_loaded(&pin_dir);
-    match agent::start(file, config).await {
+    match agent::start(file, config, log_programs).await {
         Ok(started) => Ok(started),
         Err(error) => {
             if !was_loaded && dataplane::is_loaded(&pin_dir) {

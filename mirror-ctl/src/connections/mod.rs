@@ -2,8 +2,10 @@
 //! outlived its connection, and the walk that finds both out.
 
 pub mod expiry;
+pub mod prompt;
 pub mod row;
 pub mod sweep;
 
+pub use prompt::Prompter;
 pub use row::{FlowFilter, FlowRow, Names, ReplicaRow};
 pub use sweep::{Sweep, Sweeper};

@@ -74,11 +74,19 @@ impl Sweeper {
                         }
                         Err(error) => warn!("flow tables cannot be read: {error}"),
                     }
-                    thread::sleep(INTERVAL.max(start.elapsed() * DUTY));
+                    pause(INTERVAL.max(start.elapsed() * DUTY));
                 }
             })?;
         Ok(Self { idle_s })
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pace of the walk: there is no condition to wait for"
+)]
+fn pause(time: Duration) {
+    thread::sleep(time);
 }
 
 /// One walk.
@@ -108,7 +116,7 @@ fn sweep(
             ControlFlow::Continue(())
         },
         || {
-            thread::sleep(PAUSE);
+            pause(PAUSE);
             ControlFlow::Continue(())
         },
     )?;

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -86,7 +87,9 @@ pub(super) fn prepare_pin_dir(pin_dir: &Path) -> Result<(), DataplaneError> {
     if !on_bpffs(pin_dir) && pin_dir.starts_with(BPFFS) {
         mount_bpffs(pin_dir)?;
     }
-    fs::create_dir_all(pin_dir).path("create", pin_dir)?;
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(pin_dir).path("create", pin_dir)?;
     if !on_bpffs(pin_dir) {
         return Err(DataplaneError::Mount {
             path: pin_dir.to_owned(),

@@ -8,12 +8,22 @@ use aya::maps::{
 use mirror_common::{
     flow::{Address, Flow, FlowKey, TcpFlow, ipv4, is_ipv4},
     instance::{Instance, Vitals},
+    limits,
     reason::Reason,
     replica_set::ReplicaSet,
     vni::{Vni, VniKey},
 };
 
-use super::{DataplaneError, error::MapContext, host::Pins, register::Register};
+use super::{
+    DataplaneError,
+    error::{MapContext, PathContext},
+    host::Pins,
+    register::Register,
+    sys::Walk,
+};
+
+/// So many vitals are read by a call each.
+const VITALS_ONE_BY_ONE: usize = 16;
 
 /// Handles of all maps. Each thread that needs some opens its own.
 pub struct Maps {
@@ -39,6 +49,7 @@ pub struct Maps {
 pub(super) struct Descriptors {
     pub(super) steering: MapData,
     pub(super) set_ports: MapData,
+    vitals: MapData,
     pub(super) flows: MapData,
     pub(super) mirrored_flows: MapData,
     pub(super) half_open: MapData,
@@ -78,6 +89,7 @@ impl Maps {
             descriptors: Descriptors {
                 steering: open_data(pins, "STEERING")?,
                 set_ports: open_data(pins, "SET_PORTS")?,
+                vitals: open_data(pins, "VITALS")?,
                 flows: open_data(pins, "FLOWS")?,
                 mirrored_flows: open_data(pins, "MIRRORED_FLOWS")?,
                 half_open: open_data(pins, "HALF_OPEN")?,
@@ -100,9 +112,22 @@ impl Maps {
             .on_map("INSTANCES", "write")
     }
 
-    /// What the dataplane noticed of an instance.
-    pub fn vitals(&self, number: u32) -> Result<Vitals, DataplaneError> {
-        self.vitals.get(&number, 0).on_map("VITALS", "read")
+    /// What the dataplane noticed of instances. Few are read one by one; many by as few calls
+    /// as it takes, since this is done every few milliseconds.
+    pub fn vitals(&self, numbers: &[u32]) -> Result<Vec<Vitals>, DataplaneError> {
+        let one = |number: &u32| self.vitals.get(number, 0).on_map("VITALS", "read");
+        if numbers.len() <= VITALS_ONE_BY_ONE {
+            return numbers.iter().map(one).collect();
+        }
+        let mut all: Vec<Vitals> = Vec::new();
+        let mut walk = Walk::<u32, Vitals>::new(limits::INSTANCES as usize);
+        let map = &self.descriptors.vitals;
+        while let Some((_, values)) = walk.next(map.fd()).path("read map", "VITALS")? {
+            all.extend(values);
+        }
+        // An array's entries come in the order of their numbers.
+        let place = |number: &u32| all.get(*number as usize).copied().unwrap_or_default();
+        Ok(numbers.iter().map(place).collect())
     }
 
     /// Says which instance an interface leads to.

@@ -5,10 +5,12 @@
 //! `maps/NAME`, `programs/NAME` and `links/IFINDEX`.
 
 mod attach;
+mod debug;
 mod error;
 mod events;
 mod flows;
 mod host;
+mod inject;
 mod maps;
 mod object;
 mod publish;
@@ -23,9 +25,11 @@ use nix::fcntl::{Flock, FlockArg};
 use tracing::{info, warn};
 
 pub use attach::{Port, XdpMode};
+pub use debug::ProgramLog;
 pub use error::{DataplaneError, chain};
 pub use events::Events;
 pub use flows::{Entry, FlowTable};
+pub use inject::Injector;
 pub use maps::{Maps, address_from, address_to};
 pub use publish::PublishedSet;
 pub use register::{Announced, InstanceRecord, Register};
@@ -48,8 +52,9 @@ pub struct Dataplane {
 
 impl Dataplane {
     /// Loads the programs: on the maps that are pinned, or on new ones that are pinned then.
-    /// Nothing is attached yet, and what is attached runs on until it is replaced.
-    pub fn open(pin_dir: &Path) -> Result<Self, DataplaneError> {
+    /// Nothing is attached yet, and what is attached runs on until it is replaced. `log_level`: of
+    /// the programs' own log, 0 (off) to 5 (trace).
+    pub fn open(pin_dir: &Path, log_level: u8) -> Result<Self, DataplaneError> {
         host::check()?;
         host::raise_limits();
         host::prepare_pin_dir(pin_dir)?;
@@ -70,7 +75,7 @@ impl Dataplane {
         };
         pins.create()?;
         Register::create(&pins)?;
-        let programs = programs(&pins, &shapes)?;
+        let programs = programs(&pins, &shapes, log_level)?;
         let maps = Maps::open(&pins)?;
         if !adopted {
             let mut layout: Array<MapData, u32> = maps::open_map(&pins, "LAYOUT")?;
@@ -103,6 +108,11 @@ impl Dataplane {
         Events::open(&self.pins)
     }
 
+    /// What the programs say for debugging.
+    pub fn program_log(&self) -> Result<ProgramLog, DataplaneError> {
+        ProgramLog::open(&self.pins)
+    }
+
     fn inner(&self, map: &'static str) -> Result<&Shape, DataplaneError> {
         self.shapes
             .inner
@@ -113,9 +123,9 @@ impl Dataplane {
 }
 
 /// The programs: those that are pinned if they are of this object, else new ones.
-fn programs(pins: &Pins, shapes: &Shapes) -> Result<Programs, DataplaneError> {
+fn programs(pins: &Pins, shapes: &Shapes, log_level: u8) -> Result<Programs, DataplaneError> {
     let mut register = Register::open(pins)?;
-    let identity = object::identity();
+    let identity = object::identity(log_level);
     if register.programs()? == Some(identity)
         && let Some(programs) = Programs::pinned(pins)
     {
@@ -123,7 +133,7 @@ fn programs(pins: &Pins, shapes: &Shapes) -> Result<Programs, DataplaneError> {
     }
     info!("loading programs");
     register.set_programs(None)?;
-    let programs = Programs::load(pins, shapes)?;
+    let programs = Programs::load(pins, shapes, log_level)?;
     register.set_programs(Some(identity))?;
     Ok(programs)
 }
@@ -182,6 +192,29 @@ pub fn unload(pin_dir: &Path, before: impl FnOnce(&[Announced])) -> Result<(), D
     pins.remove()?;
     drop(lock);
     std::fs::remove_dir(pin_dir).path("remove", pin_dir)
+}
+
+/// What is wrong with the far end of a veth, if it can be seen (is in this network namespace),
+/// with what to do about it.
+pub fn far_end_complaints(interface: &str) -> Vec<String> {
+    let Ok(offloads) = sys::offloads(interface) else {
+        // Not every driver answers.
+        return Vec::new();
+    };
+    let mut complaints = Vec::new();
+    if offloads.tx_checksum {
+        complaints.push(format!(
+            "transmit checksum offload is on at {interface}: packets arrive with checksums that \
+             are only partly computed and are dropped; turn it off with `ethtool -K {interface} tx off`"
+        ));
+    }
+    if !offloads.gro {
+        complaints.push(format!(
+            "GRO is off at {interface}, and without an XDP program there a veth takes no \
+             redirected packet; turn it on with `ethtool -K {interface} gro on`"
+        ));
+    }
+    complaints
 }
 
 /// Sets the priority of the calling thread, and of those it starts from now on. Here because it

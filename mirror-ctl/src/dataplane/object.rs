@@ -103,9 +103,10 @@ pub(super) struct Programs {
     pub(super) clone: ProgramFd,
 }
 
-/// Tells one object from another: FNV-1a, 64 bits.
-pub(super) fn identity() -> u64 {
-    OBJECT.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+/// Tells one object, loaded with one log level, from another: FNV-1a, 64 bits.
+pub(super) fn identity(log_level: u8) -> u64 {
+    let bytes = OBJECT.iter().chain([&log_level]);
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
@@ -126,13 +127,16 @@ impl Programs {
     }
 
     /// Loads the programs on the maps that are pinned, or on new ones that are then pinned.
-    pub(super) fn load(pins: &Pins, shapes: &Shapes) -> Result<Self, DataplaneError> {
+    pub(super) fn load(
+        pins: &Pins,
+        shapes: &Shapes,
+        log_level: u8,
+    ) -> Result<Self, DataplaneError> {
         let mut loader = EbpfLoader::new();
         for name in shapes.maps.keys() {
             loader.map_pin_path(name, pins.map(name));
         }
-        // Logging of the programs is compiled in and off: the verifier removes it.
-        loader.override_global("AYA_LOG_LEVEL", &0u8, false);
+        loader.override_global("AYA_LOG_LEVEL", &log_level, false);
         let mut ebpf = loader
             .load(OBJECT)
             .map_err(|error| DataplaneError::Object {
@@ -146,12 +150,13 @@ impl Programs {
     }
 }
 
+pub(super) fn refused(program: &'static str, reason: String) -> DataplaneError {
+    DataplaneError::Program { program, reason }
+}
+
 /// Loads one program and pins it in the place of the one that was there.
 fn program(ebpf: &mut Ebpf, pins: &Pins, name: &'static str) -> Result<ProgramFd, DataplaneError> {
-    let refused = |reason: String| DataplaneError::Program {
-        program: name,
-        reason,
-    };
+    let refused = |reason: String| refused(name, reason);
     let describe = |error: ProgramError| match &error {
         ProgramError::LoadError {
             io_error,

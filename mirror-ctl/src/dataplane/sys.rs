@@ -201,7 +201,7 @@ pub(super) fn update_batch<K: Pod, V: Pod>(
     unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr) }.map(drop)
 }
 
-/// A walk over a hash map, many entries a call (Linux 5.6).
+/// A walk over a hash map or an array, many entries a call (Linux 5.6).
 ///
 /// Each bucket is read under its lock, so an entry that stays in the map is met exactly once.
 pub(super) struct Walk<K, V> {
@@ -262,7 +262,8 @@ impl<K: Pod, V: Pod> Walk<K, V> {
             map_fd: map.as_raw_fd() as u32,
             ..BatchAttr::default()
         };
-        // SAFETY: BatchAttr is this command's part of bpf_attr; a hash map's position is a u32;
+        // SAFETY: BatchAttr is this command's part of bpf_attr; a hash map's position is a u32, and
+        // so is an array's, which is a key;
         // `keys` and `values` have room for `count` entries of the map's key and value size (the
         // caller opened the map with these types, which aya checked), and both are
         // `Pod`, so any bytes are valid.
@@ -297,4 +298,84 @@ pub(super) fn set_nice(nice: i32) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// What `ethtool -k` says of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Offloads {
+    /// Checksums of packets sent are left to be computed later.
+    pub(super) tx_checksum: bool,
+    /// Received packets may be merged.
+    pub(super) gro: bool,
+}
+
+/// `struct ethtool_value`.
+#[repr(C)]
+struct EthtoolValue {
+    command: u32,
+    data: u32,
+}
+
+/// Asks an interface of this network namespace for its offloads.
+pub(super) fn offloads(interface: &str) -> io::Result<Offloads> {
+    const ETHTOOL_GTXCSUM: u32 = 0x16;
+    const ETHTOOL_GGRO: u32 = 0x2b;
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    let ask = |command| -> io::Result<bool> {
+        let mut value = EthtoolValue { command, data: 0 };
+        // SAFETY: ifreq is plain data, for which zero is valid.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        let name = interface.as_bytes();
+        if name.len() >= request.ifr_name.len() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        for (to, from) in request.ifr_name.iter_mut().zip(name) {
+            *to = *from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
+        // SAFETY: `request` names an interface, with a terminating zero, and points to an
+        // ethtool_value, which both commands read and write; both outlive the call.
+        let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &mut request) };
+        match result {
+            0 => Ok(value.data != 0),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    Ok(Offloads {
+        tx_checksum: ask(ETHTOOL_GTXCSUM)?,
+        gro: ask(ETHTOOL_GGRO)?,
+    })
+}
+
+/// A packet socket that receives nothing: protocol 0 binds it to no traffic.
+pub(super) fn packet_socket() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(owned(fd))
+}
+
+/// Sends a whole frame out of an interface.
+pub(super) fn send_frame(socket: &OwnedFd, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+    // SAFETY: an all-zero sockaddr_ll is a valid one.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as u16;
+    to.sll_ifindex = ifindex as i32;
+    // SAFETY: the frame and the address live through the call, and their lengths are theirs.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            libc::MSG_DONTWAIT,
+            std::ptr::from_ref(&to).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    if sent < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use netlink_packet_route::{
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
 };
 
@@ -24,6 +24,8 @@ pub struct Link {
     pub up: bool,
     /// Its largest packet.
     pub mtu: u32,
+    /// The other end of a veth, when it is in this network namespace.
+    pub peer: Option<u32>,
     /// Mode and id of the XDP program on it.
     pub xdp: Option<(XdpMode, u32)>,
 }
@@ -37,17 +39,26 @@ impl Link {
             mac: None,
             up: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::LowerUp),
             mtu: 0,
+            peer: None,
             xdp: None,
         };
+        let mut is_here = true;
+        let mut is_veth = false;
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name.clone(),
                 LinkAttribute::Address(bytes) => link.mac = mac(bytes),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::Link(peer) => link.peer = Some(*peer),
+                LinkAttribute::LinkNetNsId(_) => is_here = false,
+                LinkAttribute::LinkInfo(infos) => {
+                    is_veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+                }
                 LinkAttribute::Xdp(attributes) => link.xdp = xdp(attributes),
                 _ => {}
             }
         }
+        link.peer = link.peer.filter(|peer| *peer != 0 && is_here && is_veth);
         (!link.name.is_empty()).then_some(link)
     }
 }

@@ -1,0 +1,323 @@
+//! Makes connections of a dead instance move at once.
+//!
+//! The dataplane acts at a flow's next packet. Where both ends wait for the other, there is none
+//! until a timer fires: a client that only reads, or one whose data is with the new active replica
+//! although nobody told it so. When an instance dies, each of its connections gets a segment that
+//! every TCP answers at once, one with an old sequence number, as a keep-alive has (RFC 9293,
+//! sections 3.8.4 and 3.10.7.4):
+//! * the warm mirrors, in the client's name: the answer carries their acknowledgement, and the one
+//!   that became active tells the client;
+//! * the client, where there is no warm mirror: its answer finds that nobody is left, and is
+//!   answered with a reset.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    ops::ControlFlow,
+    sync::mpsc::{Sender, channel},
+    thread,
+};
+
+use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
+use mirror_common::{
+    flow::{FlowKey, state},
+    instance::{self, Instance},
+    tcp::{TcpSync, seq, slot},
+};
+use tracing::{debug, warn};
+
+use crate::dataplane::{DataplaneError, Entry, FlowTable, Injector, Maps, address_from};
+
+/// Hop limit of prompts.
+const HOPS: u8 = 64;
+
+/// The thread that prompts.
+pub struct Prompter(Sender<u32>);
+
+impl Prompter {
+    /// Starts the thread; it ends with this handle.
+    pub fn start(maps: Maps, injector: Injector) -> std::io::Result<Self> {
+        let (sender, dead) = channel();
+        thread::Builder::new()
+            .name("prompt".to_owned())
+            .spawn(move || {
+                for number in dead {
+                    match prompt(&maps, &injector, number) {
+                        Ok(sent) => debug!(instance = number, sent, "prompts"),
+                        Err(error) => warn!("connections cannot be prompted: {error}"),
+                    }
+                }
+            })?;
+        Ok(Self(sender))
+    }
+
+    /// An instance died.
+    pub fn died(&self, number: u32) {
+        if self.0.send(number).is_err() {
+            warn!("nobody prompts the connections of instance {number}");
+        }
+    }
+}
+
+/// Prompts every connection whose active instance is `dead`. Returns how many segments were sent.
+fn prompt(maps: &Maps, injector: &Injector, dead: u32) -> Result<u64, DataplaneError> {
+    let addresses: HashMap<(u16, u8), IpAddr> = maps
+        .vnis()?
+        .into_iter()
+        .map(|(address, vni)| ((vni.vni, vni.address), address))
+        .collect();
+    let mut instances: HashMap<u16, Instance> = HashMap::new();
+    let mut sent = 0;
+    let mut failed = None;
+    maps.walk_flows(
+        |entry| {
+            let address = addresses.get(&(entry.key.vni, entry.key.address));
+            let Some(address) = address.filter(|_| concerns(&entry, dead)) else {
+                return ControlFlow::Continue(());
+            };
+            for number in entry.flow.instances {
+                if let Ok(found) = maps.instance(number.into()) {
+                    instances.insert(number, found);
+                }
+            }
+            for (ifindex, frame) in frames(&entry, *address, &instances) {
+                match injector.send(ifindex, &frame) {
+                    Ok(()) => sent += 1,
+                    Err(error) => failed = Some(error),
+                }
+            }
+            ControlFlow::Continue(())
+        },
+        || ControlFlow::Continue(()),
+    )?;
+    if let Some(error) = failed {
+        warn!("some connections were not prompted: {error}");
+    }
+    Ok(sent)
+}
+
+/// Whether this is an open TCP connection that only `dead` serves now.
+fn concerns(entry: &Entry<'_>, dead: u32) -> bool {
+    let established = matches!(entry.table, FlowTable::Mirrored | FlowTable::Unmirrored);
+    let open = (state::ESTABLISHED..state::CLOSED).contains(&entry.flow.state);
+    let active = entry.flow.instances.get(usize::from(entry.flow.active));
+    established && open && active.is_some_and(|number| u32::from(*number) == dead)
+}
+
+/// The segments that prompt a connection, with the interfaces they leave by.
+fn frames(
+    entry: &Entry<'_>,
+    vni: IpAddr,
+    instances: &HashMap<u16, Instance>,
+) -> Vec<(u32, Vec<u8>)> {
+    let mut frames = Vec::new();
+    if let Some(sync) = entry.sync {
+        for (replica, number) in sync.replicas.iter().zip(entry.flow.instances) {
+            let Some(instance) = instances.get(&number) else {
+                continue;
+            };
+            let warm = replica.state == slot::WARM && instance.state == instance::state::UP;
+            if warm {
+                frames.push((
+                    instance.ifindex,
+                    to_replica(entry.key, sync, replica, instance, vni),
+                ));
+            }
+        }
+    }
+    if frames.is_empty() {
+        let ends = (vni, address_from(&entry.key.client));
+        let ports = (entry.key.vni_port, entry.key.client_port);
+        // Without mirrors the numbers are not known: one of two opposite ones is outside of
+        // any window.
+        let numbers = match entry.sync {
+            Some(sync) => vec![sync.sent.wrapping_sub(1)],
+            None => vec![0, 1 << 31],
+        };
+        let ack = entry.sync.map_or(0, |sync| sync.told_ack);
+        for number in numbers {
+            let builder = PacketBuilder::ethernet2(entry.flow.host_mac, entry.flow.client_mac);
+            let frame = segment(builder, ends, ports, (number, ack), 0);
+            frames.push((entry.flow.ifindex, frame));
+        }
+    }
+    frames
+}
+
+/// A segment in the client's name that a replica answers.
+fn to_replica(
+    key: &FlowKey,
+    sync: &TcpSync,
+    replica: &mirror_common::tcp::Replica,
+    instance: &Instance,
+    vni: IpAddr,
+) -> Vec<u8> {
+    let delta = replica.isn.wrapping_sub(sync.isn);
+    let ack = seq::min(sync.client_ack.wrapping_add(delta), replica.snd_nxt);
+    segment(
+        PacketBuilder::ethernet2(instance.source_mac, instance.mac),
+        (address_from(&key.client), vni),
+        (key.client_port, key.vni_port),
+        (replica.rcv_nxt.wrapping_sub(1), ack),
+        sync.client_window,
+    )
+}
+
+/// A pure ACK. `ends`, `ports`: source and destination; `numbers`: sequence and acknowledgement.
+fn segment(
+    builder: PacketBuilderStep<etherparse::Ethernet2Header>,
+    ends: (IpAddr, IpAddr),
+    ports: (u16, u16),
+    numbers: (u32, u32),
+    window: u16,
+) -> Vec<u8> {
+    let builder = match ends {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            builder.ipv4(source.octets(), destination.octets(), HOPS)
+        }
+        (source, destination) => {
+            let octets = |address: IpAddr| match address {
+                IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+                IpAddr::V6(address) => address.octets(),
+            };
+            builder.ipv6(octets(source), octets(destination), HOPS)
+        }
+    };
+    let mut header = TcpHeader::new(ports.0, ports.1, numbers.0, window);
+    header.ack = true;
+    header.acknowledgment_number = numbers.1;
+    let builder = builder.tcp_header(header);
+    let mut frame = Vec::with_capacity(builder.size(0));
+    // Writing to memory fails only for payloads that are too long, and there is none.
+    if builder.write(&mut frame, &[]).is_err() {
+        frame.clear();
+    }
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::SlicedPacket;
+    use mirror_common::{
+        flow::{Flow, ipv4},
+        tcp::Replica,
+    };
+
+    use super::*;
+
+    fn key() -> FlowKey {
+        FlowKey {
+            client: ipv4(u32::from_ne_bytes([10, 77, 0, 2])),
+            vni: 0,
+            address: 0,
+            protocol: 6,
+            client_port: 40_000,
+            vni_port: 80,
+        }
+    }
+
+    fn flow() -> Flow {
+        Flow {
+            packets: 0,
+            opened_s: 0,
+            seen_s: 0,
+            set: 0,
+            ifindex: 7,
+            instances: [1, 2, 0, 0],
+            client_mac: [2, 0, 0, 0, 0, 2],
+            host_mac: [2, 0, 0, 0, 0, 1],
+            replicas: 2,
+            active: 0,
+            state: state::ESTABLISHED,
+            takeovers: 0,
+            cold: 0,
+            pad: [0; 7],
+        }
+    }
+
+    fn numbers(frame: &[u8]) -> (u16, u32, u32, u16) {
+        let packet = SlicedPacket::from_ethernet(frame).unwrap();
+        let Some(etherparse::TransportSlice::Tcp(tcp)) = packet.transport else {
+            panic!("not TCP: {packet:?}");
+        };
+        assert!(tcp.ack() && tcp.payload().is_empty());
+        (
+            tcp.destination_port(),
+            tcp.sequence_number(),
+            tcp.acknowledgment_number(),
+            tcp.window_size(),
+        )
+    }
+
+    fn up(ifindex: u32, state: u32) -> Instance {
+        Instance {
+            state,
+            ifindex,
+            ..Instance::default()
+        }
+    }
+
+    fn sync() -> TcpSync {
+        let replica = |isn: u32, state| Replica {
+            isn,
+            snd_nxt: isn.wrapping_add(11),
+            rcv_nxt: 151,
+            state,
+            ..Replica::default()
+        };
+        TcpSync {
+            client_isn: 100,
+            client_nxt: 151,
+            client_ack: 520,
+            client_window: 500,
+            isn: 500,
+            sent: 521,
+            told_ack: 151,
+            replicas: [
+                replica(500, slot::WARM),
+                replica(u32::MAX, slot::WARM),
+                Replica::default(),
+                Replica::default(),
+            ],
+            ..TcpSync::default()
+        }
+    }
+
+    #[track_caller]
+    fn check(sync: Option<&TcpSync>, second: u32, expected: &[(u32, (u16, u32, u32, u16))]) {
+        let instances = HashMap::from([(1, up(3, instance::state::DEAD)), (2, up(4, second))]);
+        let (key, flow) = (key(), flow());
+        let table = if sync.is_some() {
+            FlowTable::Mirrored
+        } else {
+            FlowTable::Unmirrored
+        };
+        let entry = Entry {
+            table,
+            key: &key,
+            flow: &flow,
+            sync,
+        };
+        assert!(concerns(&entry, 1) && !concerns(&entry, 2));
+        let frames: Vec<_> = frames(&entry, IpAddr::from([10, 77, 0, 100]), &instances)
+            .iter()
+            .map(|(ifindex, frame)| (*ifindex, numbers(frame)))
+            .collect();
+        assert_eq!(frames, expected);
+    }
+
+    #[test]
+    fn a_warm_mirror_is_asked_in_the_clients_name_in_its_own_numbers() {
+        // 520 - 500 = 20 bytes are acknowledged, the mirror has produced only 11.
+        let asked = (80, 150, 10, 500);
+        check(Some(&sync()), instance::state::UP, &[(4, asked)]);
+    }
+
+    #[test]
+    fn without_a_warm_mirror_the_client_is_asked() {
+        let asked = (40_000, 520, 151, 0);
+        check(Some(&sync()), instance::state::DEAD, &[(7, asked)]);
+        let opposite = [(7, (40_000, 0, 0, 0)), (7, (40_000, 1 << 31, 0, 0))];
+        check(None, instance::state::UP, &opposite);
+    }
+}
