@@ -104,6 +104,10 @@ pub fn activate(flow: &mut TcpFlow, slot: u8, why: u8, notes: &mut Notes) {
 pub fn bound_lag(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut Notes) {
     // Sequence numbers further apart cannot be told in order for much longer.
     const FAR: i32 = 1 << 30;
+    // Before that the active replica's numbers may not be known.
+    if flow.flow.state < state::ESTABLISHED {
+        return;
+    }
     let active = flow.flow.active;
     let received = flow.replica(active).rcv_nxt;
     for mirror in 0..REPLICAS as u8 {
