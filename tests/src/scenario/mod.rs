@@ -178,7 +178,16 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome> {
     stage.enter("connecting");
     // The instance that serves most of them serves at least its share.
     let connections = (plan.connections * INSTANCES).to_string();
-    let arguments = ["--connections", &connections];
+    let arguments = [
+        "--connections",
+        &connections,
+        // Together about 15 MB/s, each byte made and checked by programs that share two small
+        // cores with three servers' kernels: more, and what is measured is the scheduler.
+        "--download-rate",
+        "64000",
+        "--upload-rate",
+        "48000",
+    ];
     let mut client = Client::start(&topology.client, service(plan.family), &arguments)?;
     let failed = client.running.failed;
     ensure!(
