@@ -263,6 +263,30 @@ fn a_fin_waits_for_the_vote() {
 }
 
 #[test]
+fn a_flow_ends_when_both_fins_are_acknowledged() {
+    on_each(WEB, |bench, talk| {
+        let fin = |slot| talk.replica(slot, 0, 0).with(bit::FIN);
+        talk.replica_sends(bench, 0, &fin(0), Verdict::Drop);
+        talk.replica_sends(bench, 1, &fin(1), Verdict::Redirect);
+        let answer = talk.client(0, 1).with(bit::FIN);
+        let closing =
+            Expected::cloned(&talk.copies(1)).flow(talk.key(), Table::Mirrored, state::CLOSING);
+        check(
+            bench,
+            &Input::from_client(talk.inbound().tcp(&answer)),
+            &closing,
+        );
+        talk.replica_sends(bench, 0, &talk.replica(0, 1, 1), Verdict::Drop);
+        let last = talk.outbound().tcp(&talk.canonical(1, 1));
+        let closed = Expected::to_client(Reason::AckRaised, last)
+            .heard(B)
+            .closed(A)
+            .flow(talk.key(), Table::Mirrored, state::CLOSED);
+        check(bench, &from(talk, 1, &talk.replica(1, 1, 1)), &closed);
+    });
+}
+
+#[test]
 fn a_fin_with_data_loses_the_fin_until_the_vote() {
     on_each(WEB, |bench, talk| {
         let own = talk.replica(0, 0, 0).with_payload(b"bye").with(bit::FIN);
@@ -338,11 +362,11 @@ fn a_trusting_vni_believes_resets() {
             flags: bit::RST,
             ..talk.replica(0, 0, 0)
         };
-        let told = delivered(talk, &reset)
-            .heard(A)
-            .cold(A, Cold::Reset)
-            .closed(A)
-            .flow(talk.key(), Table::Mirrored, state::CLOSED);
+        let told = delivered(talk, &reset).heard(A).closed(A).flow(
+            talk.key(),
+            Table::Mirrored,
+            state::CLOSED,
+        );
         check(bench, &from(talk, 0, &reset), &told);
     });
 }
@@ -372,11 +396,11 @@ fn resets_of_replicas() {
             flags: bit::RST,
             ..talk.canonical(0, 0)
         };
-        let told = delivered(talk, &seen)
-            .heard(B)
-            .cold(B, Cold::Reset)
-            .closed(B)
-            .flow(talk.key(), Table::Mirrored, state::CLOSED);
+        let told = delivered(talk, &seen).heard(B).closed(B).flow(
+            talk.key(),
+            Table::Mirrored,
+            state::CLOSED,
+        );
         check(bench, &from(talk, 1, &reset(1)), &told);
     });
 }
