@@ -219,6 +219,8 @@ fn error_from_client(
     };
     match quoted.flow {
         Concerns::Tcp(key) => match flow::find_tcp(&key, vni) {
+            // Errors are short (RFC 1812, 4.3.2.3; RFC 4443, 2.4): no honest one is lost.
+            Found::Mirrored(_) if !steer::can_clone(ctx) => report::drop(Reason::TooLargeToClone),
             Found::Mirrored(flow) => {
                 // SAFETY: the value outlives the program run; offsets are fixed by now.
                 let flow = unsafe { &*flow };

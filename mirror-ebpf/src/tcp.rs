@@ -94,8 +94,10 @@ enum Way {
 /// Finds the flow, or opens one.
 #[inline(always)]
 fn way_of(packet: &Packet<'_>) -> Way {
+    // A SYN that also resets or closes opens nothing: no stack answers it.
+    const OPENS: u8 = bit::SYN | bit::ACK | bit::RST | bit::FIN;
     let segment = &packet.header.segment;
-    let opens = segment.is(bit::SYN) && !segment.is(bit::ACK);
+    let opens = segment.flags & OPENS == bit::SYN;
     let mut found = flow::find_tcp(packet.key, packet.vni);
     if opens {
         found = begin_anew(packet, found);
