@@ -79,6 +79,10 @@ fn errors_about_tcp_go_to_every_replica() {
                 let cloned = Expected::cloned(&talk.syn_copies()).and(Reason::IcmpError);
                 check(bench, &Input::from_client(error), &cloned);
             }
+            let huge = [quote(&lost, 20), vec![0; 3350]].concat();
+            let huge = too_big(&from_router(&talk), &huge);
+            let too_large = Expected::refuse(Reason::TooLargeToClone);
+            check(bench, &Input::from_client(huge), &too_large);
             let short = too_big(&from_router(&talk), &quote(&lost, 7));
             let malformed = Expected::refuse(Reason::Malformed);
             check(bench, &Input::from_client(short), &malformed);

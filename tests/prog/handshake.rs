@@ -346,6 +346,23 @@ fn a_segment_of_no_flow_goes_to_its_primary() {
 }
 
 #[test]
+fn a_syn_that_says_something_else_too_opens_nothing() {
+    with_bench(|bench| {
+        for family in Family::ALL {
+            let talk = Conversation::new(WEB, family);
+            for more in [bit::FIN, bit::RST, bit::ACK, bit::FIN | bit::RST | bit::ACK] {
+                let segment = talk.syn().with(more);
+                let steered = Expected::steered(A, talk.to_instance(0).tcp(&segment))
+                    .and(Reason::NoFlow)
+                    .no_flow(talk.key());
+                let strange = Input::from_client(talk.inbound().tcp(&segment));
+                check(bench, &strange, &steered);
+            }
+        }
+    });
+}
+
+#[test]
 fn partly_computed_checksums_are_noticed() {
     with_bench(|bench| {
         for family in Family::ALL {
