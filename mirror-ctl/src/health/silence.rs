@@ -1,21 +1,27 @@
 //! Tells from the dataplane's evidence that an instance has fallen silent, within tens of
 //! milliseconds and without asking anybody anything. Pure.
 //!
-//! Silent is who owes an answer for `silent_ms` while another instance of the same VNI has been
-//! heard after that answer fell due. When nobody answers, it is not an instance's failure (the
-//! clients, the network or this host are the likelier cause), and nothing is concluded.
+//! Silent is who owes an answer for `silent_ms`, was asked again meanwhile, had time to answer that
+//! too, and saw another instance of the same VNI be heard after the debt began. When nobody
+//! answers, it is not an instance's failure (the clients, the network or this host are the
+//! likelier cause), and nothing is concluded.
+//!
+//! Being asked again matters: not every segment gets an answer (a client may send data and then a
+//! reset), but every answer that is missing makes a living client repeat itself.
 
 use std::collections::HashMap;
 
 use mirror_common::instance::Vitals;
 
-/// One unanswered packet may simply be lost, and its repetition comes after 200 ms or so: until
-/// an instance has been asked this often it has this many times as long.
-const ASKED_MIN: u64 = 3;
-const PATIENCE_TENTHS: u64 = 25;
 /// Time during which the agent did not look counts as this many polls at most: when the whole
 /// host stood still, nobody could have answered.
 const POLLS_COUNTED_MAX: u64 = 4;
+/// A debt that nobody came back to for so long is void: the next packet begins a new one. Longer
+/// than the first retransmission timeouts of a distant client.
+const VOID_NS: u64 = 3_000_000_000;
+/// A debt that is older than this when it is first seen was not watched (the agent has just
+/// started, or the instance was out): it counts from the next packet.
+const UNWATCHED_NS: u64 = 1_000_000_000;
 
 /// What is known of an instance now.
 #[derive(Clone, Copy, Debug)]
@@ -37,12 +43,58 @@ pub struct Limits {
 
 #[derive(Clone, Copy, Debug)]
 struct Debt {
-    /// The instance owes since then; names the debt.
-    since_ns: u64,
-    /// Packets sent to it when the debt was first seen.
-    sent: u64,
-    /// For how long the debt has been looked at.
+    /// The dataplane's beginning of the debt: names it.
+    owes_since_ns: u64,
+    /// When it began; none: it waits for the next packet.
+    began_ns: Option<u64>,
+    /// For how long it has been watched.
     watched_ns: u64,
+    /// Packets sent to the instance so far.
+    sent: u64,
+    /// When that number was last seen to grow.
+    asked_ns: u64,
+    /// When it was first seen to grow after a pause.
+    burst_ns: u64,
+}
+
+impl Debt {
+    fn new(vitals: &Vitals, now_ns: u64) -> Self {
+        let is_fresh = now_ns.saturating_sub(vitals.owes_since_ns) <= UNWATCHED_NS;
+        let began_ns = is_fresh.then_some(vitals.owes_since_ns);
+        Self {
+            owes_since_ns: vitals.owes_since_ns,
+            began_ns,
+            watched_ns: 0,
+            sent: vitals.sent,
+            asked_ns: began_ns.unwrap_or(0),
+            burst_ns: began_ns.unwrap_or(0),
+        }
+    }
+
+    /// Takes note of packets that were sent since the last look.
+    fn ask(&mut self, sent: u64, now_ns: u64, silent_ns: u64) {
+        if sent == self.sent {
+            return;
+        }
+        self.sent = sent;
+        let pause_ns = now_ns.saturating_sub(self.asked_ns);
+        if self.began_ns.is_none() || pause_ns > VOID_NS {
+            self.began_ns = Some(now_ns);
+            self.watched_ns = 0;
+        }
+        if pause_ns > silent_ns {
+            self.burst_ns = now_ns;
+        }
+        self.asked_ns = now_ns;
+    }
+
+    /// Since when it is owed, if for too long.
+    fn is_overdue(&self, now_ns: u64, silent_ns: u64) -> Option<u64> {
+        let began_ns = self.began_ns?;
+        let asked_again = self.asked_ns.saturating_sub(began_ns) >= silent_ns / 2;
+        let had_time = now_ns.saturating_sub(self.burst_ns) >= silent_ns / 2;
+        (self.watched_ns >= silent_ns && asked_again && had_time).then_some(began_ns)
+    }
 }
 
 /// Debts as they have been seen to last.
@@ -67,14 +119,13 @@ impl Silence {
         self.looked_ns = now_ns;
         let mut suspects = Vec::new();
         for (place, sample) in samples.iter().enumerate() {
-            if self.watch(place, sample, now_ns, counted, limits) {
-                suspects.push(place);
-            }
+            let overdue = self.watch(place, sample, now_ns, counted, limits.silent_ns);
+            suspects.extend(overdue.map(|since_ns| (place, since_ns)));
         }
         let mut alive: Vec<bool> = samples.iter().map(|sample| sample.alive).collect();
         let mut silent = Vec::new();
-        for suspect in suspects {
-            if is_convicted(suspect, samples, &alive, groups) {
+        for (suspect, since_ns) in suspects {
+            if is_convicted(suspect, since_ns, samples, &alive, groups) {
                 alive[suspect] = false;
                 silent.push(suspect);
             }
@@ -82,49 +133,43 @@ impl Silence {
         silent
     }
 
-    /// Follows an instance's debt; whether it has lasted too long.
+    /// Follows an instance's debt; since when it is owed, if for too long.
     fn watch(
         &mut self,
         place: usize,
         sample: &Sample,
         now_ns: u64,
         counted_ns: u64,
-        limits: Limits,
-    ) -> bool {
+        silent_ns: u64,
+    ) -> Option<u64> {
         let vitals = &sample.vitals;
         let owes = vitals.owes_since_ns != 0 && vitals.owes_since_ns >= vitals.heard_ns;
         if !sample.alive || !owes {
             self.debts.remove(&place);
-            return false;
+            return None;
         }
-        let debt = self.debts.get(&place).copied();
-        let mut debt = match debt.filter(|debt| debt.since_ns == vitals.owes_since_ns) {
-            Some(debt) => Debt {
-                watched_ns: debt.watched_ns + counted_ns,
-                ..debt
-            },
-            None => Debt {
-                since_ns: vitals.owes_since_ns,
-                sent: vitals.sent,
-                watched_ns: now_ns.saturating_sub(vitals.owes_since_ns).min(counted_ns),
-            },
-        };
-        // A map that was read twice in one instant.
-        debt.watched_ns = debt.watched_ns.min(now_ns.saturating_sub(debt.since_ns));
+        let known = self.debts.get(&place).copied();
+        let known = known.filter(|debt| debt.owes_since_ns == vitals.owes_since_ns);
+        let mut debt = known.unwrap_or_else(|| Debt::new(vitals, now_ns));
+        debt.ask(vitals.sent, now_ns, silent_ns);
+        if let Some(began_ns) = debt.began_ns {
+            // The first look may come long before one interval has passed.
+            let passed_ns = now_ns.saturating_sub(began_ns);
+            debt.watched_ns = (debt.watched_ns + counted_ns).min(passed_ns);
+        }
         self.debts.insert(place, debt);
-        // The first one was before the debt was seen.
-        let asked = 1 + vitals.sent.saturating_sub(debt.sent);
-        let limit = match asked {
-            ASKED_MIN.. => limits.silent_ns,
-            _ => limits.silent_ns * PATIENCE_TENTHS / 10,
-        };
-        debt.watched_ns >= limit
+        debt.is_overdue(now_ns, silent_ns)
     }
 }
 
 /// Whether others bear witness, and every VNI keeps a live instance.
-fn is_convicted(suspect: usize, samples: &[Sample], alive: &[bool], groups: &[Vec<usize>]) -> bool {
-    let owes_since_ns = samples[suspect].vitals.owes_since_ns;
+fn is_convicted(
+    suspect: usize,
+    since_ns: u64,
+    samples: &[Sample],
+    alive: &[bool],
+    groups: &[Vec<usize>],
+) -> bool {
     let mut witnessed = false;
     for group in groups.iter().filter(|group| group.contains(&suspect)) {
         let others = group
@@ -134,7 +179,7 @@ fn is_convicted(suspect: usize, samples: &[Sample], alive: &[bool], groups: &[Ve
         if others.peek().is_none() {
             return false;
         }
-        witnessed |= others.any(|other| other.vitals.heard_ns > owes_since_ns);
+        witnessed |= others.any(|other| other.vitals.heard_ns > since_ns);
     }
     witnessed
 }
@@ -283,18 +328,57 @@ mod tests {
         world.answers[1] = false;
         world.pass(1, 1);
         world.answers[1] = true;
-        assert_eq!(world.pass(150, 1_000).len(), 0);
+        assert!(world.pass(150, 1_000).is_empty());
         assert!(world.pass(300, 1).is_empty());
     }
 
     #[test]
-    fn a_single_request_without_an_answer_is_found_later() {
+    fn a_segment_without_an_answer_is_no_failure() {
+        let mut world = World::new(2);
+        world.pass(100, 1);
+        // Data and a reset: instance 1 owes for ever, and the other goes on answering.
+        world.vitals[1].sent += 2;
+        world.vitals[1].owes_since_ns = world.now_ms * MS;
+        for _ in 0..2_000 {
+            world.now_ms += 5;
+            world.vitals[0].heard_ns = world.now_ms * MS;
+            assert!(world.look().is_empty());
+        }
+        // The next packet is about to be answered when it is looked at.
+        world.vitals[1].sent += 1;
+        assert!(world.look().is_empty());
+        assert!(world.pass(500, 1).is_empty());
+    }
+
+    #[test]
+    fn a_single_request_is_found_by_its_repetition() {
         let mut world = World::new(2);
         world.pass(100, 1);
         world.answers[1] = false;
-        let found = world.pass(1_000, 500);
+        // The client repeats after 200 ms, 400 ms, ...
+        let found = world.pass(1_000, 200);
         assert_eq!(found.len(), 1);
-        assert!((200..=215).contains(&found[0].0), "{found:?}");
+        assert!((240..=250).contains(&found[0].0), "{found:?}");
+    }
+
+    #[test]
+    fn an_instance_that_is_back_begins_without_debts() {
+        let mut world = World::new(2);
+        world.pass(100, 1);
+        world.answers[1] = false;
+        assert_eq!(world.pass(1_000, 1).len(), 1);
+        world.now_ms += 5_000;
+        world.alive[1] = true;
+        // Not asked, it owes nothing new, whatever the other answers.
+        for _ in 0..200 {
+            world.now_ms += 5;
+            world.vitals[0].heard_ns = world.now_ms * MS;
+            assert!(world.look().is_empty());
+        }
+        // Asked and dumb again.
+        let found = world.pass(1_000, 1);
+        assert_eq!(found.len(), 1);
+        assert!((80..=92).contains(&found[0].0), "{found:?}");
     }
 
     #[test]
