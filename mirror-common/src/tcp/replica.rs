@@ -182,7 +182,8 @@ fn fin_of(flow: &TcpFlow, slot: u8) -> Option<u32> {
 }
 
 /// A mirror that goes on beyond the place where the active replica closed shows that the close
-/// was a death: it takes over.
+/// was a death: it takes over. One that had gone on before sends those bytes again soon, since
+/// nobody acknowledged them.
 #[inline(always)]
 fn judge_close(
     flow: &mut TcpFlow,
@@ -191,33 +192,21 @@ fn judge_close(
     conditions: &Conditions,
     notes: &mut Notes,
 ) {
-    if !conditions.has(vni::flag::VOTE_ON_CLOSE) {
-        return;
-    }
     let active = flow.flow.active;
-    let Some(fin) = fin_of(flow, active) else {
+    let has_closed = flow.replica(active).flags & flag::FIN != 0;
+    if from == active || !has_closed || !conditions.has(vni::flag::VOTE_ON_CLOSE) {
         return;
-    };
+    }
     // `fin` is after the FIN itself: it was delivered when `sent` reached it.
-    if !seq::before(flow.sync.sent, fin) {
-        return;
-    }
-    let mut goes_on = active;
-    for mirror in 0..REPLICAS as u8 {
-        let beyond = !seq::before(flow.produced(mirror), fin) && fin_of(flow, mirror) != Some(fin);
-        let considered = mirror == from || from == active;
-        if mirror < flow.flow.replicas
-            && mirror != active
-            && considered
-            && beyond
-            && flow.is_warm(mirror, conditions)
-        {
-            goes_on = mirror;
-        }
-    }
-    if goes_on != active && (packet.length() > 0 || goes_on != from) {
+    let fin = flow.canonical_fin(active);
+    let bytes_end = packet.seq.wrapping_add(packet.payload).wrapping_sub(flow.delta(from));
+    // The place of the FIN itself may be that of a FIN whose segment was lost: there only a byte
+    // shows something.
+    let shows = (packet.payload > 0) & !seq::before(bytes_end, fin);
+    let beyond = seq::after(flow.produced(from), fin) | shows;
+    if beyond & seq::before(flow.sync.sent, fin) {
         flow.chill(active, Cold::ClosedEarly, notes);
-        roles::activate(flow, goes_on, cause::CLOSED_EARLY, notes);
+        roles::activate(flow, from, cause::CLOSED_EARLY, notes);
     }
 }
 

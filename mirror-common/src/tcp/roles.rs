@@ -136,14 +136,12 @@ pub fn bound_lag(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut Notes)
     }
 }
 
-/// Whether a mirror sent a FIN where the active replica went on.
+/// Whether the active replica went on beyond a mirror's FIN. Beyond, because the place of the FIN
+/// itself may be that of an equal FIN whose segment was lost.
 #[inline(always)]
 fn closed_early(flow: &TcpFlow, mirror: u8) -> bool {
-    let active = flow.flow.active;
-    let has_closed = u32::from(flow.replica(active).flags & flag::FIN != 0);
-    let bytes_end = flow.produced(active).wrapping_sub(has_closed);
     (flow.replica(mirror).flags & flag::FIN != 0)
-        & !seq::before(bytes_end, flow.canonical_fin(mirror))
+        & seq::after(flow.produced(flow.flow.active), flow.canonical_fin(mirror))
 }
 
 /// Whether a mirror's window alone keeps the client from sending: its application does not read.
