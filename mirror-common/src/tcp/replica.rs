@@ -199,7 +199,10 @@ fn judge_close(
     }
     // `fin` is after the FIN itself: it was delivered when `sent` reached it.
     let fin = flow.canonical_fin(active);
-    let bytes_end = packet.seq.wrapping_add(packet.payload).wrapping_sub(flow.delta(from));
+    let bytes_end = packet
+        .seq
+        .wrapping_add(packet.payload)
+        .wrapping_sub(flow.delta(from));
     // The place of the FIN itself may be that of a FIN whose segment was lost: there only a byte
     // shows something.
     let shows = (packet.payload > 0) & !seq::before(bytes_end, fin);
@@ -309,16 +312,46 @@ fn from_active(
             Reason::AckHeld
         });
     }
-    // A replica that became active while it was behind sends what the client has already.
-    if flow.flow.takeovers > 0
-        && packet.payload > 0
-        && !packet.is(bit::FIN)
-        && !seq::after(end, flow.sync.client_ack)
-        && !news
-    {
-        return Output::turn_round(flow, from, packet);
+    // A replica that became active while it was behind says what the client has already: that is
+    // answered in the client's name. Its sequence numbers are old, and a stack drops what is old
+    // with the acknowledgement in it: that is sent on with the newest number.
+    let behind = seq::before(flow.produced(from), flow.sync.sent);
+    let has_fin = packet.is(bit::FIN);
+    let probes = behind & seq::before(packet.seq, flow.replica(from).snd_nxt);
+    let is_old = (packet.payload > 0) | probes;
+    if flow.flow.takeovers > 0 && is_old & !has_fin & !seq::after(end, flow.sync.client_ack) {
+        if !news {
+            return Output::turn_round(flow, from, packet);
+        }
+        let ts_val = canonical_ts(flow, from, packet.ts_val);
+        return acknowledge(flow, packet, told, ts_val, held);
+    }
+    if behind & (packet.payload == 0) & (strip_fin | !has_fin) {
+        let ts_val = canonical_ts(flow, from, packet.ts_val);
+        return acknowledge(flow, packet, told, ts_val, held);
     }
     deliver(flow, from, packet, told, end, strip_fin, held)
+}
+
+/// Sends a replica's packet on as a pure ACK.
+#[inline(always)]
+fn acknowledge(
+    flow: &mut TcpFlow,
+    packet: &Segment,
+    told: Told,
+    ts_val: u32,
+    blank_sack: bool,
+) -> Output {
+    Output {
+        verdict: Verdict::AckToClient,
+        seq: flow.sync.sent,
+        ack: told.ack,
+        window: tell(flow, told),
+        ts_val,
+        ts_ecr: packet.ts_ecr,
+        blank_sack,
+        ..Output::drop(Reason::AckRaised)
+    }
 }
 
 /// Sends a replica's packet on in canonical numbers.
@@ -385,17 +418,7 @@ fn from_mirror(
             flow.sync.ts_sent,
         );
         flow.sync.ts_sent = ts_val;
-        return Output {
-            verdict: Verdict::AckToClient,
-            reason: Reason::AckRaised,
-            seq: flow.sync.sent,
-            ack: told.ack,
-            window: tell(flow, told),
-            ts_val,
-            ts_ecr: packet.ts_ecr,
-            strip_fin: false,
-            blank_sack: !lacks,
-        };
+        return acknowledge(flow, packet, told, ts_val, !lacks);
     }
     // Late data, a keep-alive or a window probe: nothing beyond what the client has.
     let speaks = packet.length() > 0 || seq::before(packet.seq, flow.replica(from).snd_nxt);
