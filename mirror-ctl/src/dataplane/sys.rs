@@ -379,3 +379,60 @@ pub(super) fn send_frame(socket: &OwnedFd, ifindex: u32, frame: &[u8]) -> io::Re
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, time::Instant};
+
+    use aya::maps::{HashMap, MapData};
+    use aya_obj::generated::{BPF_F_NO_PREALLOC, bpf_map_type};
+
+    use super::*;
+
+    const ENTRIES: u64 = 200_000;
+
+    /// A map that only this test knows; none where that takes more rights.
+    fn map() -> Option<MapData> {
+        let hash = bpf_map_type::BPF_MAP_TYPE_HASH as u32;
+        let flags = BPF_F_NO_PREALLOC;
+        let shape = aya_obj::Map::new_from_params(hash, 8, 8, ENTRIES as u32, flags);
+        match MapData::create(shape, "walk_test", None) {
+            Ok(map) => Some(map),
+            Err(error) => {
+                println!("skipped: a map cannot be made ({error}); run as root");
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn a_walk_meets_every_entry_once() {
+        let Some(data) = map() else { return };
+        let keys: Vec<u64> = (0..ENTRIES).collect();
+        let values: Vec<u64> = keys.iter().map(|key| key * 3).collect();
+        update_batch(data.fd(), &keys, &values).unwrap();
+        let start = Instant::now();
+        // Buckets with more entries than one: the buffers have to grow.
+        let mut walk = Walk::<u64, u64>::new(1);
+        let mut met = HashSet::new();
+        while let Some((keys, values)) = walk.next(data.fd()).unwrap() {
+            for (key, value) in keys.iter().zip(values) {
+                assert_eq!(*value, key * 3);
+                assert!(met.insert(*key), "{key} twice");
+            }
+        }
+        assert_eq!(met.len() as u64, ENTRIES);
+        println!("{ENTRIES} entries in {:?}", start.elapsed());
+    }
+
+    #[test]
+    fn an_empty_map_has_no_entries() {
+        let Some(data) = map() else { return };
+        let mut walk = Walk::<u64, u64>::new(16);
+        while let Some((keys, _)) = walk.next(data.fd()).unwrap() {
+            assert!(keys.is_empty());
+        }
+        let map = HashMap::<MapData, u64, u64>::try_from(aya::maps::Map::HashMap(data)).unwrap();
+        assert_eq!(map.keys().count(), 0);
+    }
+}
