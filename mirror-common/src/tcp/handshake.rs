@@ -184,7 +184,13 @@ pub fn refused(
 ) -> Output {
     flow.chill(from, Cold::Refused, notes);
     if from == flow.flow.active {
-        super::roles::promote(flow, conditions, cause::REFUSED, super::roles::cost::NEVER, notes);
+        super::roles::promote(
+            flow,
+            conditions,
+            cause::REFUSED,
+            super::roles::cost::NEVER,
+            notes,
+        );
     }
     if from != flow.flow.active {
         return Output::drop(Reason::ResetHeld);

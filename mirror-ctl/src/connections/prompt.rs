@@ -283,8 +283,11 @@ mod tests {
         }
     }
 
+    /// Interface; destination port, sequence number, acknowledgement and window.
+    type Sent = (u32, (u16, u32, u32, u16));
+
     #[track_caller]
-    fn check(sync: Option<&TcpSync>, second: u32, expected: &[(u32, (u16, u32, u32, u16))]) {
+    fn check(sync: Option<&TcpSync>, second: u32, expected: &[Sent]) {
         let instances = HashMap::from([(1, up(3, instance::state::DEAD)), (2, up(4, second))]);
         let (key, flow) = (key(), flow());
         let table = if sync.is_some() {

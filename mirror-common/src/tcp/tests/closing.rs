@@ -1,0 +1,377 @@
+//! FIN and RST of one replica are evidence of its death, not of a close, until the warm mirrors
+//! agree.
+
+use super::hosts::{A, B, C, Net, Seen, ack, data, delivered, everywhere, fin, rst, stripped};
+use crate::{
+    event::cause,
+    flow::state,
+    reason::{Cold, Reason},
+    tcp::{client, replica::Verdict, segment::bit},
+    vni::flag,
+};
+
+const FIN_HELD: Seen = Seen::Dropped(Reason::FinHeld);
+const RESET_HELD: Seen = Seen::Dropped(Reason::ResetHeld);
+const SUPPRESSED: Seen = Seen::Dropped(Reason::MirrorSuppressed);
+
+/// The client acknowledges the server's FIN at `at` and closes too.
+#[track_caller]
+fn close_from_here(net: &mut Net, at: i32) {
+    net.check_state(state::CLOSING);
+    let _ = net.client_says(fin(0).acks(at + 1));
+    net.check_state(state::CLOSING);
+    for slot in 0..net.flow.flow.replicas {
+        let _ = net.replica_says(slot, ack(1));
+    }
+    net.check_state(state::CLOSED);
+}
+
+#[test]
+fn the_last_fin_of_the_set_closes_in_any_order() {
+    let orders = [
+        [A, B, C],
+        [A, C, B],
+        [B, A, C],
+        [B, C, A],
+        [C, A, B],
+        [C, B, A],
+    ];
+    for order in orders {
+        everywhere(|net| {
+            net.establish(3);
+            for slot in &order[..2] {
+                let held = if *slot == A { FIN_HELD } else { SUPPRESSED };
+                net.check(*slot, fin(0), held);
+                net.check_stays(A);
+            }
+            net.check(order[2], fin(0), delivered(0, 0));
+            net.check_client(ack(1), &[(A, 1), (B, 1), (C, 1)]);
+            close_from_here(net, 0);
+        });
+    }
+}
+
+#[test]
+fn data_with_the_last_fin_is_delivered_with_it() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, data(0, 100).with(bit::FIN), stripped(0, 0));
+        net.check_client(ack(100), &[(A, 100), (B, 0)]);
+        net.check(B, data(0, 100).with(bit::FIN), delivered(0, 0));
+        close_from_here(net, 100);
+    });
+}
+
+#[test]
+fn a_mirrors_fin_beyond_a_gap_waits_for_the_active_one_to_repeat_it() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, fin(100), FIN_HELD);
+        net.check(B, data(0, 100), SUPPRESSED);
+        net.check(B, fin(100), SUPPRESSED);
+        net.check(A, data(0, 100).with(bit::FIN), delivered(0, 0));
+    });
+}
+
+#[test]
+fn a_fin_that_only_the_active_one_sent_is_held() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, fin(0), FIN_HELD);
+        net.wait(200);
+        net.check(A, fin(0), FIN_HELD);
+        net.check_stays(A);
+        net.check_state(state::ESTABLISHED);
+        // It still passes what it has to say about the client's bytes.
+        net.check_client(data(0, 10), &[(A, 0), (B, 0)]);
+        net.check(B, ack(10), SUPPRESSED);
+        net.check(A, fin(0).acks(10), stripped(0, 10));
+    });
+}
+
+#[test]
+fn a_mirror_that_goes_on_beyond_the_fin_takes_over() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, fin(0), FIN_HELD);
+        net.check(B, data(0, 100), delivered(0, 0));
+        net.check_takeover(cause::CLOSED_EARLY, A, B);
+        assert_eq!(net.flow.replica(A).cold, Cold::ClosedEarly as u8);
+        net.check_client(ack(100), &[(B, 100)]);
+        net.check(A, fin(0), SUPPRESSED);
+    });
+}
+
+#[test]
+fn a_mirror_that_had_gone_on_takes_over_when_it_says_so_again() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(B, data(0, 100), SUPPRESSED);
+        net.check(A, fin(0), FIN_HELD);
+        net.check(B, data(0, 100), delivered(0, 0));
+        net.check_takeover(cause::CLOSED_EARLY, A, B);
+    });
+    // Or says something else from there.
+    everywhere(|net| {
+        net.establish(2);
+        net.check(B, data(0, 100), SUPPRESSED);
+        net.check(A, fin(0), FIN_HELD);
+        net.check(B, ack(0), delivered(100, 0));
+        net.check_takeover(cause::CLOSED_EARLY, A, B);
+    });
+}
+
+#[test]
+fn a_single_byte_in_the_place_of_the_fin_goes_on() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, fin(0), FIN_HELD);
+        net.check(B, data(0, 1), delivered(0, 0));
+        net.check_takeover(cause::CLOSED_EARLY, A, B);
+    });
+}
+
+/// The segment with its FIN was lost on its way to us; what follows it has the number after it.
+#[test]
+fn a_lost_fin_is_no_contradiction() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, data(0, 10).with(bit::FIN), stripped(0, 0));
+        net.check(B, ack(0).at(11), SUPPRESSED);
+        net.check_stays(A);
+        net.check(B, data(0, 10).with(bit::FIN), delivered(0, 0));
+    });
+    everywhere(|net| {
+        net.establish(2);
+        net.check(B, data(0, 10).with(bit::FIN), SUPPRESSED);
+        net.check(A, ack(0).at(11), delivered(11, 0));
+        net.check_warm(&[A, B]);
+    });
+}
+
+#[test]
+fn a_killed_process_is_found_out_by_the_reset_of_the_next_request() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, fin(0), FIN_HELD);
+        net.check_client(data(0, 10), &[(A, 0), (B, 0)]);
+        net.check(A, rst(1).acks(10), RESET_HELD);
+        net.check_takeover(cause::RESET, A, B);
+        net.check(B, data(0, 100).acks(10), delivered(0, 10));
+    });
+}
+
+/// A mirror's process was killed; the active one goes on.
+#[test]
+fn a_mirror_that_closed_early_is_cold() {
+    everywhere(|net| {
+        net.establish(3);
+        net.check(B, fin(0), SUPPRESSED);
+        net.check_warm(&[A, B, C]);
+        net.check(A, data(0, 100), delivered(0, 0));
+        net.check_went_cold(B, Cold::ClosedEarly);
+        net.check(A, fin(100), FIN_HELD);
+        net.check(C, data(0, 100).with(bit::FIN), delivered(0, 0));
+    });
+}
+
+#[test]
+fn a_mirror_that_has_not_closed_is_better_than_one_that_has() {
+    everywhere(|net| {
+        net.establish(3);
+        net.check(B, fin(0), SUPPRESSED);
+        net.take_over(A, C);
+    });
+}
+
+#[test]
+fn an_evacuation_does_not_move_to_a_mirror_that_closed() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(B, fin(0), SUPPRESSED);
+        net.evacuate(A);
+        net.wait(600);
+        net.check_client(ack(0), &[(A, 0), (B, 0)]);
+        net.check_stays(A);
+        net.check(A, data(0, 10), delivered(0, 0));
+    });
+}
+
+#[test]
+fn a_fin_after_a_takeover_is_delivered_again() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, fin(0), FIN_HELD);
+        net.check(B, fin(0), delivered(0, 0));
+        // Lost on its way to the client, and the active instance dies.
+        net.take_over(A, B);
+        net.check(B, fin(0), delivered(0, 0));
+    });
+}
+
+#[test]
+fn the_death_of_the_last_voter_releases_the_fin() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, fin(0), FIN_HELD);
+        net.die(B);
+        net.check(A, fin(0), delivered(0, 0));
+    });
+}
+
+#[test]
+fn without_a_vote_the_active_ones_fin_counts() {
+    everywhere(|net| {
+        net.vni(0, flag::VOTE_ON_CLOSE);
+        net.establish(2);
+        net.check(B, fin(0), SUPPRESSED);
+        net.check(A, data(0, 10), delivered(0, 0));
+        net.check(A, fin(10), delivered(10, 0));
+        close_from_here(net, 10);
+    });
+}
+
+#[test]
+fn the_client_closes_first() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check_client(data(0, 10).with(bit::FIN), &[(A, 0), (B, 0)]);
+        net.check_state(state::CLOSING);
+        let _ = net.replica_says(A, ack(11));
+        net.check(B, data(0, 100).acks(11), Seen::Acked(11));
+        net.check(A, data(0, 100).with(bit::FIN), stripped(0, 11));
+        net.check(B, fin(100), delivered(100, 11));
+        // The client may not have it yet.
+        net.check_state(state::CLOSING);
+        net.check_client(ack(101).at(11), &[(A, 101), (B, 101)]);
+        net.check_state(state::CLOSED);
+        assert!(net.notes.closed);
+    });
+}
+
+/// Until its FIN is acknowledged the client may have to send bytes again.
+#[test]
+fn a_flow_is_not_closed_before_both_fins_are_acknowledged() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, fin(0), FIN_HELD);
+        net.check(B, fin(0), delivered(0, 0));
+        net.check_client(data(0, 10).acks(1).with(bit::FIN), &[(A, 1), (B, 1)]);
+        net.check_state(state::CLOSING);
+        // The process dies with bytes unread.
+        net.check(A, rst(1), RESET_HELD);
+        net.check_takeover(cause::RESET, A, B);
+        net.check(B, ack(11), delivered(1, 11));
+        net.check_state(state::CLOSED);
+    });
+}
+
+#[test]
+fn a_closed_flow_still_passes_what_remains() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, fin(0), FIN_HELD);
+        net.check(B, fin(0), delivered(0, 0));
+        close_from_here(net, 0);
+        // The client's last ACK got lost on its way to the replicas.
+        net.check(A, fin(0), delivered(0, 1));
+        net.check(B, fin(0), Seen::Turned(1));
+        net.check_client(ack(1), &[(A, 1), (B, 1)]);
+        net.check_state(state::CLOSED);
+        assert!(!net.notes.closed, "told twice: {net:?}");
+        // Nobody resets a client for a flow that is over.
+        net.die(A);
+        net.die(B);
+        net.check_client(ack(1), &[]);
+    });
+}
+
+#[test]
+fn a_reset_of_the_active_one_is_held_while_a_warm_mirror_lives() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, rst(0), RESET_HELD);
+        net.check_takeover(cause::RESET, A, B);
+        assert_eq!(net.notes.went_cold, 1 << A);
+        assert_eq!(net.flow.replica(A).cold, Cold::Reset as u8);
+        net.check_client(data(0, 10), &[(B, 0)]);
+        net.check(A, rst(0), SUPPRESSED);
+        net.check(B, ack(10), delivered(0, 10));
+    });
+}
+
+#[test]
+fn a_reset_of_a_mirror_makes_it_cold() {
+    everywhere(|net| {
+        net.establish(3);
+        net.check(B, rst(0), SUPPRESSED);
+        net.check_went_cold(B, Cold::Reset);
+        net.check_client(data(0, 10), &[(A, 0), (C, 0)]);
+    });
+}
+
+#[test]
+fn when_all_reset_the_client_is_reset() {
+    for order in [[A, B], [B, A]] {
+        everywhere(|net| {
+            net.establish(2);
+            net.check(A, data(0, 100), delivered(0, 0));
+            net.check(B, data(0, 100), SUPPRESSED);
+            let _ = net.client_says(ack(100));
+            let _ = net.replica_says(order[0], rst(100));
+            assert_eq!(net.output.verdict, Verdict::Drop, "{net:?}");
+            net.check_state(state::ESTABLISHED);
+            net.check(order[1], rst(100), delivered(100, 0));
+            net.check_state(state::CLOSED);
+            // The client's challenge is answered by who sent the reset.
+            net.check_client(ack(100), &[(order[1], 100)]);
+        });
+    }
+}
+
+/// A client takes a reset only with the very number it waits for (RFC 5961).
+#[test]
+fn a_reset_of_a_replica_that_is_behind_is_still_exact() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, data(0, 100), delivered(0, 0));
+        let _ = net.client_says(ack(100));
+        net.take_over(A, B);
+        net.check(B, rst(0), delivered(100, 0));
+    });
+}
+
+#[test]
+fn a_reset_is_not_held_for_a_mirror_that_cannot_take_over() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check_client(data(0, 100), &[(A, 0), (B, 0)]);
+        net.die(B);
+        net.check(A, ack(100), delivered(0, 100));
+        net.restore(B);
+        net.check(A, rst(0), delivered(0, 100));
+        net.check_state(state::CLOSED);
+    });
+}
+
+#[test]
+fn without_a_vote_the_active_ones_reset_counts() {
+    everywhere(|net| {
+        net.vni(0, flag::VOTE_ON_CLOSE);
+        net.establish(2);
+        net.check(A, rst(0), delivered(0, 0));
+        net.check_state(state::CLOSED);
+    });
+}
+
+#[test]
+fn a_reset_of_the_client_goes_to_all() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check_client(rst(0), &[(A, 0), (B, 0)]);
+        net.check_state(state::CLOSED);
+        assert!(net.notes.closed);
+        net.check_refused(rst(0), client::Verdict::Clone);
+        assert!(!net.notes.closed, "told twice: {net:?}");
+    });
+}

@@ -1,0 +1,14 @@
+//! Tests of the takeover protocol: one script per rule, each in several worlds of sequence
+//! numbers and clocks, and a simulation with random losses and faults.
+
+mod acknowledgement;
+mod check;
+mod closing;
+mod handshake;
+mod hostile;
+pub(in crate::tcp) mod hosts;
+mod lag;
+mod sim;
+mod takeover;
+mod translation;
+mod turn_round;
