@@ -1,6 +1,7 @@
 //! The acknowledgement hold: the client is told what the active and every warm replica has.
 
-use super::hosts::{A, B, C, Net, Seen, WINDOW, ack, data, delivered, everywhere};
+use super::hosts::{A, B, C, Net, WINDOW, everywhere};
+use super::say::{Seen, ack, data, delivered};
 use crate::{reason::Reason, tcp::segment::bit, vni::flag};
 
 const HELD: Seen = Seen::Dropped(Reason::AckHeld);

@@ -1,6 +1,7 @@
 //! What scripts check after each step; every check names the script's line when it fails.
 
-use super::hosts::{Net, Say, Seen};
+use super::hosts::Net;
+use super::say::{Say, Seen, ack};
 use crate::{
     event::cause,
     reason::Cold,
@@ -137,7 +138,7 @@ impl Net {
     #[track_caller]
     pub(super) fn take_over(&mut self, from: u8, to: u8) {
         self.die(from);
-        let _ = self.client_says(super::hosts::ack(0));
+        let _ = self.client_says(ack(0));
         self.check_takeover(cause::DEAD, from, to);
     }
 }

@@ -1,7 +1,8 @@
 //! FIN and RST of one replica are evidence of its death, not of a close, until the warm mirrors
 //! agree.
 
-use super::hosts::{A, B, C, Net, Seen, ack, data, delivered, everywhere, fin, rst, stripped};
+use super::hosts::{A, B, C, Net, everywhere};
+use super::say::{Seen, ack, data, delivered, fin, rst, stripped};
 use crate::{
     event::cause,
     flow::state,

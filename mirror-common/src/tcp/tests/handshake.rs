@@ -1,6 +1,7 @@
 //! The gate: the last SYN-ACK of the set opens the connection, in the active replica's numbers.
 
-use super::hosts::{A, B, C, D, Net, ack, data, delivered, everywhere, rst};
+use super::hosts::{A, B, C, D, Net, everywhere};
+use super::say::{Seen, ack, data, delivered, rst};
 use crate::{
     event::cause,
     flow::state,
@@ -405,11 +406,7 @@ fn only_the_right_acknowledgement_completes_the_handshake() {
 fn the_server_may_speak_first() {
     everywhere(|net| {
         net.establish(2);
-        net.check(
-            B,
-            data(0, 100),
-            super::hosts::Seen::Dropped(Reason::MirrorSuppressed),
-        );
+        net.check(B, data(0, 100), Seen::Dropped(Reason::MirrorSuppressed));
         net.check(A, data(0, 100), delivered(0, 0));
         assert_eq!(net.flow.sync.sent, net.canonical_seq(100));
         net.check_client(ack(100), &[(A, 100), (B, 100)]);

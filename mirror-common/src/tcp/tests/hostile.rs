@@ -1,28 +1,24 @@
 //! What forged and stray segments of a client cannot do.
 
-use super::hosts::{A, B, Net, Seen, WINDOW, ack, data, delivered, everywhere, fin, rst};
+use super::hosts::{A, B, Net, WINDOW, everywhere};
+use super::say::{Say, Seen, ack, data, delivered, fin, rst};
 use crate::{
-    flow::{TcpFlow, state},
+    flow::state,
     reason::Reason,
-    tcp::{TcpSync, client, segment::bit},
+    tcp::{client, segment::bit},
 };
 
 const ALL: i32 = WINDOW as i32;
 
-/// The client's part of what is kept.
-fn learned(flow: &TcpFlow) -> TcpSync {
-    flow.sync
-}
-
 /// A segment is cloned, for the replicas to judge, and teaches nothing.
 #[track_caller]
-fn check_teaches_nothing(net: &mut Net, say: super::hosts::Say) {
-    let before = (learned(&net.flow), net.flow.flow.state);
+fn check_teaches_nothing(net: &mut Net, say: Say) {
+    let before = (net.flow.sync, net.flow.flow.state);
     let host = net.client;
     let verdict = net.client_says(say);
     net.client = host;
     assert_eq!(verdict, client::Verdict::Clone, "{say:?}: {net:?}");
-    let after = (learned(&net.flow), net.flow.flow.state);
+    let after = (net.flow.sync, net.flow.flow.state);
     assert_eq!(after, before, "{say:?}: {net:?}");
 }
 

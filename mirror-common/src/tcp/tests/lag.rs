@@ -1,6 +1,7 @@
 //! How far, and for how long, a mirror may hold the client back.
 
-use super::hosts::{A, B, C, Net, Seen, WINDOW, ack, data, delivered, everywhere};
+use super::hosts::{A, B, C, Net, WINDOW, everywhere};
+use super::say::{Seen, ack, data, delivered};
 use crate::{
     reason::{Cold, Reason},
     vni::flag,

@@ -1,6 +1,7 @@
 //! Takeover of dead instances, evacuation of doomed ones, and what is lost when nobody is left.
 
-use super::hosts::{A, B, C, D, Seen, ack, data, delivered, everywhere};
+use super::hosts::{A, B, C, D, everywhere};
+use super::say::{Seen, ack, data, delivered};
 use crate::{
     event::cause,
     flow::state,
@@ -165,6 +166,21 @@ fn a_mirror_that_lacks_told_bytes_cannot_take_over() {
         net.check(C, ack(100), SUPPRESSED);
         net.die(B);
         net.check(A, ack(100), delivered(0, 100));
+        net.restore(B);
+        net.take_over(A, C);
+    });
+}
+
+/// The same when it is a mirror's acknowledgement that tells the client.
+#[test]
+fn a_dead_mirror_is_looked_at_with_every_packet() {
+    everywhere(|net| {
+        net.establish(3);
+        net.check_client(data(0, 100), &[(A, 0), (B, 0), (C, 0)]);
+        net.check(A, ack(100), HELD);
+        net.die(B);
+        net.check(C, ack(100), Seen::Acked(100));
+        net.check_went_cold(B, Cold::InstanceDead);
         net.restore(B);
         net.take_over(A, C);
     });

@@ -1,6 +1,7 @@
 //! Numbers on their way to a replica (acknowledgement, SACK edges, timestamp echo) and back.
 
-use super::hosts::{A, B, C, Net, Seen, ack, data, delivered, everywhere};
+use super::hosts::{A, B, C, Net, everywhere};
+use super::say::{Seen, ack, data, delivered};
 use crate::{
     reason::Reason,
     tcp::{option, segment::bit, seq},

@@ -1,6 +1,7 @@
 //! What a mirror says that the client has already is answered in the client's name.
 
-use super::hosts::{A, B, Seen, ack, data, delivered, everywhere, fin};
+use super::hosts::{A, B, everywhere};
+use super::say::{Seen, ack, data, delivered, fin};
 use crate::{reason::Reason, tcp::replica::Verdict};
 
 const SUPPRESSED: Seen = Seen::Dropped(Reason::MirrorSuppressed);
