@@ -40,7 +40,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     .context("clippy on the eBPF programs (rustup component clippy)")?;
     command::foreground(
         build::user_space_cargo("clippy")
-            .args(["--workspace", "--all-targets"])
+            // Release, as everything else: build scripts and macros are compiled once for all.
+            .args(["--workspace", "--all-targets", "--release"])
             .args(DENY_WARNINGS),
     )
     .context("clippy on user space")?;
