@@ -326,7 +326,9 @@ fn from_active(
         let ts_val = canonical_ts(flow, from, packet.ts_val);
         return acknowledge(flow, packet, told, ts_val, held);
     }
-    if behind & (packet.payload == 0) & (strip_fin | !has_fin) {
+    // Nor does an empty segment say that what is in front of it was delivered: a FIN may be held.
+    let ahead = seq::after(end, flow.sync.sent);
+    if (behind | ahead) & (packet.payload == 0) & (strip_fin | !has_fin) {
         let ts_val = canonical_ts(flow, from, packet.ts_val);
         return acknowledge(flow, packet, told, ts_val, held);
     }
