@@ -92,6 +92,19 @@ fn a_clone_lost_on_its_way_to_a_mirror_is_asked_for_again() {
     });
 }
 
+/// Only who holds the minimum back may ask for it: another's gap is further on.
+#[test]
+fn who_lacks_something_else_does_not_speak() {
+    everywhere(|net| {
+        net.establish(3);
+        net.check_client(data(0, 300), &[(A, 0), (B, 0), (C, 0)]);
+        net.check(A, ack(300), HELD);
+        net.check(C, ack(100), SUPPRESSED);
+        net.check(C, ack(100).sack(), SUPPRESSED);
+        net.check(B, ack(0).sack(), Seen::Acked(0));
+    });
+}
+
 #[test]
 fn the_smallest_window_edge_is_told() {
     everywhere(|net| {

@@ -117,7 +117,7 @@ fn a_mirror_that_had_gone_on_takes_over_when_it_says_so_again() {
         net.establish(2);
         net.check(B, data(0, 100), SUPPRESSED);
         net.check(A, fin(0), FIN_HELD);
-        net.check(B, ack(0), delivered(100, 0));
+        net.check(B, ack(0), Seen::Acked(0));
         net.check_takeover(cause::CLOSED_EARLY, A, B);
     });
 }
@@ -129,6 +129,27 @@ fn a_single_byte_in_the_place_of_the_fin_goes_on() {
         net.check(A, fin(0), FIN_HELD);
         net.check(B, data(0, 1), delivered(0, 0));
         net.check_takeover(cause::CLOSED_EARLY, A, B);
+    });
+}
+
+/// What the replica says behind its held FIN does not count as its delivery.
+#[test]
+fn a_held_fin_stays_held_when_more_is_said() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, fin(0), FIN_HELD);
+        net.check_client(data(0, 10), &[(A, 0), (B, 0)]);
+        net.check(B, ack(10), SUPPRESSED);
+        net.check(A, ack(10), Seen::Acked(10));
+        assert_eq!(net.flow.sync.sent, net.canonical_seq(0));
+        net.check(B, data(0, 1), delivered(0, 10));
+        net.check_takeover(cause::CLOSED_EARLY, A, B);
+    });
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, fin(0), FIN_HELD);
+        net.check(A, ack(0), Seen::Acked(0));
+        net.check(B, fin(0), delivered(0, 0));
     });
 }
 
@@ -145,7 +166,7 @@ fn a_lost_fin_is_no_contradiction() {
     everywhere(|net| {
         net.establish(2);
         net.check(B, data(0, 10).with(bit::FIN), SUPPRESSED);
-        net.check(A, ack(0).at(11), delivered(11, 0));
+        net.check(A, ack(0).at(11), Seen::Acked(0));
         net.check_warm(&[A, B]);
     });
 }
@@ -207,6 +228,19 @@ fn a_fin_after_a_takeover_is_delivered_again() {
         // Lost on its way to the client, and the active instance dies.
         net.take_over(A, B);
         net.check(B, fin(0), delivered(0, 0));
+    });
+}
+
+/// The trusted FIN went out; the mirror's process says more, and it is too late.
+#[test]
+fn a_delivered_fin_is_not_taken_back() {
+    everywhere(|net| {
+        net.vni(0, flag::VOTE_ON_CLOSE);
+        net.establish(2);
+        net.check(A, fin(0), delivered(0, 0));
+        net.vni(flag::VOTE_ON_CLOSE, 0);
+        net.check(B, data(0, 100), SUPPRESSED);
+        net.check_stays(A);
     });
 }
 

@@ -178,6 +178,15 @@ fn a_late_mirror_joins_while_the_client_has_sent_nothing() {
         assert_eq!(output.ack, net.replicas[1].isn.wrapping_add(1));
         assert_eq!(net.notes.went_warm, 1 << B);
         net.check_client(data(0, 10).acks(300), &[(A, 300), (B, 0)]);
+        // The client echoes what the active replica stamped; it was no later than the SYN-ACK.
+        let copy = net.copies[usize::from(B)].expect("cloned");
+        assert_eq!(copy.ts_ecr, net.flow.replica(B).ts_last, "{net:?}");
+        net.wait(5);
+        net.check(A, data(300, 10).acks(10), delivered(300, 0));
+        net.check(B, data(0, 10).acks(10), Seen::Acked(10));
+        net.check_client(ack(310), &[(A, 310), (B, 10)]);
+        let copy = net.copies[usize::from(B)].expect("cloned");
+        assert_eq!(copy.ts_ecr, net.flow.replica(B).ts_last, "{net:?}");
     });
 }
 
@@ -346,6 +355,8 @@ fn a_replica_that_lost_the_handshake_ack_gets_it_again() {
         net.wait(1_000);
         for slot in [A, B] {
             let output = net.syn_ack(slot);
+            let stamped = net.clock_of(&net.replicas[usize::from(slot)]);
+            assert_eq!(net.flow.replica(slot).ts_last, stamped, "{net:?}");
             assert_eq!(output.verdict, Verdict::TurnRound, "{net:?}");
             let own = net.replicas[usize::from(slot)].isn.wrapping_add(1);
             assert_eq!(output.ack, own, "{net:?}");

@@ -125,6 +125,17 @@ fn raw_ack(net: &Net, slot: u8) -> i32 {
     field.wrapping_sub(net.replica_seq(slot, 0)) as i32
 }
 
+/// Bytes of the client are still under way: the reset answers what it was told.
+#[test]
+fn a_reset_with_the_number_the_client_was_told_is_exact_too() {
+    everywhere(|net| {
+        flow_with_data(net);
+        let _ = net.client_says(data(1_000, 100));
+        let _ = net.client_says(rst(1_000).without(bit::ACK));
+        net.check_state(state::CLOSED);
+    });
+}
+
 #[test]
 fn only_an_exact_reset_ends_a_handshake() {
     everywhere(|net| {

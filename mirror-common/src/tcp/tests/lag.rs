@@ -125,6 +125,39 @@ fn a_shut_window_of_the_active_one_is_nobody_elses_fault() {
     });
 }
 
+#[test]
+fn a_window_that_both_keep_shut_is_no_lag() {
+    everywhere(|net: &mut Net| {
+        net.establish(2);
+        net.check_client(data(0, WINDOW), &[(A, 0), (B, 0)]);
+        net.check(
+            B,
+            ack(ALL).window(0),
+            Seen::Dropped(Reason::MirrorSuppressed),
+        );
+        net.check(A, ack(ALL).window(0), delivered(0, ALL));
+        for _ in 0..5 {
+            net.wait(1_000);
+            net.check_client(ack(0).at(ALL - 1), &[(A, 0), (B, 0)]);
+        }
+        net.check_warm(&[A, B]);
+    });
+}
+
+#[test]
+fn the_time_limit_itself_is_not_beyond_it() {
+    everywhere(|net| {
+        net.establish(2);
+        net.conditions.now_ms |= 1;
+        net.check_client(data(0, 100), &[(A, 0), (B, 0)]);
+        net.check(A, ack(100), HELD);
+        net.wait(1_000);
+        net.check_client(data(0, 100), &[(A, 0), (B, 0)]);
+        net.wait(1);
+        net.check_client(data(0, 100), &[(A, 0)]);
+    });
+}
+
 /// Receive buffers differ in size; a flow that rests is not blocked by the smaller one.
 #[test]
 fn a_smaller_window_is_no_lag() {

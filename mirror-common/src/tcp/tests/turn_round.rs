@@ -113,6 +113,18 @@ fn a_replica_that_became_active_behind_catches_up_without_the_client() {
     });
 }
 
+/// Who was active from the beginning sends again only what the client has not acknowledged, or
+/// its acknowledgement was lost: that is between the two of them.
+#[test]
+fn an_active_one_that_repeats_itself_is_not_answered_for() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, data(0, 300), delivered(0, 0));
+        let _ = net.client_says(ack(300));
+        net.check(A, data(0, 300), delivered(0, 0));
+    });
+}
+
 #[test]
 fn catching_up_does_not_swallow_an_acknowledgement() {
     everywhere(|net| {
