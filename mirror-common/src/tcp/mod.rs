@@ -5,6 +5,7 @@
 //! `delta_k = isn_k - isn`, modulo 2^32. The client's own sequence numbers are the same for all.
 
 pub mod client;
+mod closing;
 pub mod handshake;
 pub mod replica;
 pub mod roles;
