@@ -37,7 +37,7 @@ pub(crate) fn run(ctx: &XdpContext) -> Action {
     };
     let now = Now::read();
     match transport.protocol {
-        protocol::TCP => tcp::from_replica(ctx, network, transport, vni, instance, now),
+        protocol::TCP => tcp::returned::receive(ctx, network, transport, vni, instance, now),
         protocol::UDP => datagram::udp_from_replica(ctx, network, transport, vni, instance, now),
         protocol::ICMP | protocol::ICMPV6 => {
             icmp::from_replica(ctx, network, transport, vni, instance, now)

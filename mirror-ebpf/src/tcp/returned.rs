@@ -1,0 +1,195 @@
+//! TCP segments of instances: what the protocol says of them is carried out here.
+
+use aya_ebpf::programs::XdpContext;
+use mirror_common::{
+    event::kind,
+    flow::{Flow, TcpFlow, protocol, state},
+    limits::REPLICAS,
+    reason::Reason,
+    steering,
+    tcp::{
+        option,
+        replica::{self, Output, Verdict},
+        segment::bit,
+    },
+    vni::Vni,
+};
+
+use super::{Packet, close_plain};
+use crate::{
+    Action,
+    flow::{self, Found},
+    health, lock,
+    maps::forget,
+    packet::{
+        headers::{Network, Transport},
+        rewrite::{self, Bare, Fields},
+        tcp_header,
+    },
+    report::{self, Now},
+    steer,
+};
+
+/// Takes in an instance's segment.
+#[inline(always)]
+pub(crate) fn receive(
+    ctx: &XdpContext,
+    network: &Network,
+    transport: &Transport,
+    vni: &Vni,
+    instance: u16,
+    now: Now,
+) -> Action {
+    let header = match tcp_header::parse(ctx, transport) {
+        Ok(header) => header,
+        Err(reason) => return report::drop(reason),
+    };
+    let key = flow::key(
+        vni,
+        &network.destination,
+        protocol::TCP,
+        header.destination,
+        header.source,
+    );
+    let packet = Packet {
+        ctx,
+        network,
+        transport,
+        header,
+        vni,
+        key: &key,
+        now,
+    };
+    report::heard(instance, now);
+    let segment = &packet.header.segment;
+    if segment.is(bit::SYN) && tcp_header::has_partial_checksum(ctx, network, transport) {
+        report::count(Reason::PartialChecksum);
+        report::flow_event(packet.key, now, kind::PARTIAL_CHECKSUM, 0, instance, 0);
+    }
+    let (mirrored, plain) = match flow::find_tcp(packet.key, vni) {
+        Found::Mirrored(flow) => (Some(flow), None),
+        Found::Plain(flow) => (None, Some(flow)),
+        Found::HalfOpen(flow) => {
+            // SAFETY: the value outlives the program run; an instance alone has no mirror whose
+            // packets could meet this one.
+            let half = unsafe { &mut *flow };
+            if half.flow.replicas > 1 {
+                (Some(flow), None)
+            } else {
+                if segment.is(bit::SYN) && half.flow.instances[0] == instance {
+                    half.sync.isn = segment.seq;
+                    half.flow.state = state::ANSWERED;
+                }
+                (None, Some(&raw mut half.flow))
+            }
+        }
+        Found::None => return return_without_flow(&packet, instance),
+    };
+    match (mirrored, plain) {
+        (Some(flow), _) => mirrored_from_replica(&packet, flow, instance),
+        (None, Some(flow)) => plain_from_replica(&packet, flow, instance),
+        (None, None) => report::drop(Reason::NoReplica),
+    }
+}
+
+/// An instance's segment of a flow without mirrors.
+#[inline(always)]
+fn plain_from_replica(packet: &Packet<'_>, flow: *mut Flow, instance: u16) -> Action {
+    // SAFETY: as in `plain_from_client`.
+    let flow = unsafe { &mut *flow };
+    if flow.instances[0] != instance {
+        return report::drop(Reason::NotReplica);
+    }
+    let segment = &packet.header.segment;
+    if segment.is(bit::FIN) && flow.state == state::CLOSING {
+        flow.state = state::CLOSED;
+    }
+    close_plain(flow, segment);
+    flow.packets += 1;
+    flow.seen_s = packet.now.s();
+    steer::to_client(packet.ctx, flow, Reason::Delivered)
+}
+
+/// An instance's segment of a flow that is kept nowhere. Only the instance that the flow's hash
+/// steers to may answer; the routing table of the host says where the client is.
+#[inline(always)]
+fn return_without_flow(packet: &Packet<'_>, instance: u16) -> Action {
+    match steer::choose(packet.key.vni, steering::hash(packet.key)) {
+        Some((_, replicas)) if replicas.instances[0] == instance => {
+            report::pass(Reason::ReturnWithoutFlow)
+        }
+        _ => report::drop(Reason::NotReplica),
+    }
+}
+
+/// A replica's segment of a mirrored flow.
+#[inline(always)]
+fn mirrored_from_replica(packet: &Packet<'_>, flow: *mut TcpFlow, instance: u16) -> Action {
+    // SAFETY: as in `mirrored_from_client`.
+    let flow = unsafe { &mut *flow };
+    let Some(from) = flow::slot_of(&flow.flow, instance) else {
+        return report::drop(Reason::NotReplica);
+    };
+    let from = forget(from) & (REPLICAS as u8 - 1);
+    let segment = &packet.header.segment;
+    let Some(world) = health::of(&flow.flow, packet.vni, packet.now) else {
+        return report::drop(Reason::NoReplica);
+    };
+    let (conditions, notes) = (&world.conditions, &mut world.notes);
+    let Some(held) = lock::take(steering::hash(packet.key)) else {
+        return report::drop(Reason::NoReplica);
+    };
+    let output = replica::receive(flow, from, segment, conditions, notes);
+    if output.verdict == Verdict::ToClient {
+        flow.flow.packets += 1;
+        flow.flow.seen_s = packet.now.s();
+    }
+    drop(held);
+    report::notes(packet.ctx, packet.key, flow, notes, packet.now);
+    carry_out(packet, flow, &output).unwrap_or_else(|| report::drop(Reason::Malformed))
+}
+
+/// Rewrites a replica's segment as the protocol decided and sends it on.
+#[inline(always)]
+fn carry_out(packet: &Packet<'_>, flow: &TcpFlow, output: &Output) -> Option<Action> {
+    let segment = &packet.header.segment;
+    let fields = Fields {
+        seq: output.seq,
+        ack: output.ack,
+        window: output.window,
+        ts_val: output.ts_val,
+        ts_ecr: output.ts_ecr,
+        strip_fin: output.strip_fin,
+    };
+    let back = match output.verdict {
+        Verdict::Drop => return Some(report::drop(output.reason)),
+        Verdict::TurnRound => true,
+        Verdict::ToClient | Verdict::AckToClient => false,
+    };
+    let in_place = !back && (output.verdict == Verdict::ToClient || segment.length() == 0);
+    if in_place {
+        let options = &packet.header.options;
+        rewrite::tcp_fields(packet.ctx, packet.transport.offset(), options, &fields)?;
+        if output.blank_sack {
+            rewrite::blank_sack(packet.ctx, packet.transport.offset(), options)?;
+        }
+    } else {
+        let bare = Bare {
+            fields,
+            flags: bit::ACK,
+            timestamps: segment.options & option::TIMESTAMP != 0,
+            back,
+        };
+        // The frame is as long as the new header at least, or it is not changed at all.
+        let needed = if bare.timestamps { 32 } else { 20 };
+        if u32::from(packet.header.length) + segment.payload < needed {
+            return Some(report::drop(Reason::MirrorSuppressed));
+        }
+        rewrite::bare_segment(packet.ctx, packet.network, packet.transport, &bare)?;
+    }
+    if back {
+        report::count(output.reason);
+        return Some(Action::Transmit);
+    }
+    Some(steer::to_client(packet.ctx, &flow.flow, output.reason))
+}
