@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Fault, Plan};
 use crate::agent::{Event, Flow};
 use crate::clock::ms;
+use crate::traffic::Profile;
 use crate::traffic::report::{Connection, Percentiles};
 
 /// What was seen.
@@ -50,6 +51,9 @@ pub struct Outcome {
     /// Their longest waits in the time before the fault.
     #[serde(skip)]
     pub baseline_ms: Percentiles,
+    /// The longest waits again, by what the connection was used for.
+    #[serde(skip)]
+    pub by_use: Vec<(Profile, Percentiles)>,
     /// What a person should know.
     #[serde(skip)]
     pub notes: Vec<String>,
@@ -79,6 +83,15 @@ impl Outcome {
             stall_ms: Percentiles::of(ended().map(|connection| connection.stall_ms)),
             detection_ms: detection_ms(evidence),
             baseline_ms: Percentiles::of(ended().map(|connection| connection.baseline_ms)),
+            by_use: Profile::ALL
+                .map(|profile| {
+                    let of_it = ended().filter(|connection| connection.profile == profile);
+                    (
+                        profile,
+                        Percentiles::of(of_it.map(|connection| connection.stall_ms)),
+                    )
+                })
+                .to_vec(),
             notes,
             misses: Vec::new(),
         };
@@ -217,7 +230,6 @@ fn counted<'a>(errors: impl Iterator<Item = &'a str>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traffic::Profile;
 
     fn plan() -> Plan {
         Plan::new(Fault::Killed, 2)

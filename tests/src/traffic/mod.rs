@@ -37,6 +37,11 @@ pub enum Profile {
     Udp,
 }
 
+impl Profile {
+    /// Those of TCP.
+    pub const ALL: [Self; 4] = [Self::Request, Self::Download, Self::Upload, Self::Idle];
+}
+
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

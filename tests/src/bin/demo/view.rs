@@ -96,6 +96,12 @@ impl View {
             "       99 of 100 waited at most {:.1} ms; before the fault, {:.1} ms",
             outcome.stall_ms.p99, outcome.baseline_ms.p99,
         ))?;
+        let by_use = outcome.by_use.iter();
+        let by_use = by_use.map(|(profile, waits)| format!("{profile} {:.1}", waits.p99));
+        self.say(&format!(
+            "       by use: {}",
+            by_use.collect::<Vec<_>>().join(", ")
+        ))?;
         for miss in outcome.misses().iter().chain(&outcome.notes) {
             self.say(&format!("       {miss}"))?;
         }
