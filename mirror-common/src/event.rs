@@ -30,6 +30,8 @@ pub mod cause {
     pub const CLOSED_EARLY: u8 = 4;
     /// The primary refused the connection and a mirror accepted it.
     pub const REFUSED: u8 = 5;
+    /// The agent suspects the instance.
+    pub const SUSPECTED: u8 = 6;
 }
 
 /// One event.

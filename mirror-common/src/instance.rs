@@ -13,6 +13,9 @@ pub mod state {
     pub const EVACUATING: u32 = 2;
     /// Takes part in nothing: its flows move at their next packet and nobody waits for it.
     pub const DEAD: u32 = 3;
+    /// Dead for all that depends on it, alive for all that it may still do: its flows move and
+    /// nobody waits for it, but copies go on to it, so that a false alarm costs no warm replica.
+    pub const SUSPECT: u32 = 4;
 }
 
 /// One entry of the instance table. Written by the agent, read by the dataplane.

@@ -10,6 +10,7 @@ pub mod event;
 pub mod flow;
 pub mod instance;
 pub mod limits;
+pub mod parked;
 pub mod plan;
 pub mod reason;
 pub mod replica_set;
@@ -19,7 +20,7 @@ pub mod vni;
 
 /// Version of every map layout in this crate. The dataplane's maps outlive the agent that made
 /// them, so an agent adopts pinned maps only when they carry its own number.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Asserts at compile time that a shared type has the size that its other side expects.
 macro_rules! assert_size {

@@ -24,6 +24,8 @@ pub const HALF_OPEN: u32 = 65_536;
 pub const DATAGRAM_FLOWS: u32 = 262_144;
 /// Locks that the mirrored flows share, by hash; a power of two.
 pub const FLOW_LOCKS: u32 = 4096;
+/// Segments of mirrors that are kept for a takeover; a power of two.
+pub const PARKED: u32 = 16_384;
 /// Bytes of the event ring buffer; a power of two.
 pub const EVENT_RING_BYTES: u32 = 1 << 20;
 /// IPv6 extension headers that are walked before the transport header.

@@ -211,7 +211,7 @@ fn datagram_copy(
     let flow = unsafe { &*flow };
     let world = health::of(flow, vni, Now::read())?;
     let slot = slot_behind(flow, &world.ifindex, egress)?;
-    if !world.conditions.is_alive(slot) {
+    if !world.conditions.is_reachable(slot) {
         return None;
     }
     copy.instance = flow.instances[usize::from(slot) & (REPLICAS - 1)];

@@ -112,7 +112,7 @@ pub(crate) fn from_client(
         return report::drop(Reason::NoPort);
     };
     for slot in 0..REPLICAS {
-        if world.conditions.is_alive(slot as u8) {
+        if world.conditions.is_reachable(slot as u8) {
             plan.copies[slot].ifindex = world.ifindex[slot];
             plan.copies[slot].instance = flow.instances[slot];
         }
@@ -192,19 +192,19 @@ fn follow_health(flow: &mut Flow, key: &FlowKey, conditions: &Conditions, now: N
     }
     let mut best = active;
     for slot in 0..REPLICAS as u8 {
-        let better = conditions.is_up(slot) && !conditions.is_up(best);
-        let possible = conditions.is_alive(slot) && !conditions.is_alive(best);
-        if better || possible {
+        if conditions.reliability(slot) > conditions.reliability(best) {
             best = slot;
         }
     }
-    if !conditions.is_alive(best) {
+    if !conditions.is_reachable(best) {
         return None;
     }
     let (from, to) = (instance(active), instance(best));
     if best != active {
         let why = if conditions.is_alive(active) {
             cause::EVACUATED
+        } else if conditions.is_reachable(active) {
+            cause::SUSPECTED
         } else {
             cause::DEAD
         };

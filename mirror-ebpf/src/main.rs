@@ -17,6 +17,7 @@ mod instance_return;
 mod lock;
 mod maps;
 mod packet;
+mod park;
 mod report;
 mod steer;
 mod tcp;

@@ -10,6 +10,7 @@ use mirror_common::{
     flow::{Flow, FlowKey, TcpFlow},
     instance::{Instance, Vitals},
     limits,
+    parked::Parked,
     plan::Plan,
     reason::Reason,
     replica_set::ReplicaSet,
@@ -127,6 +128,9 @@ pub(crate) fn forget(value: u8) -> u8 {
 
 #[btf_map]
 pub(crate) static LOCKS: Array<FlowLock, { limits::FLOW_LOCKS as usize }> = Array::new();
+
+#[btf_map]
+pub(crate) static PARKED: Array<Parked, { limits::PARKED as usize }> = Array::new();
 
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<u64, { Reason::COUNT as usize }> = PerCpuArray::new();

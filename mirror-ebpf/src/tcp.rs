@@ -247,8 +247,8 @@ fn plain_from_client(packet: &Packet<'_>, flow: *mut Flow) -> Action {
     flow.packets += 1;
     flow.seen_s = packet.now.s();
     close_plain(flow, segment);
-    let alive =
-        health::of(flow, packet.vni, packet.now).is_some_and(|world| world.conditions.is_alive(0));
+    let alive = health::of(flow, packet.vni, packet.now)
+        .is_some_and(|world| world.conditions.is_reachable(0));
     if !alive {
         if packet.vni.flags & vni::flag::LEAVE_LOST != 0 {
             return report::drop(Reason::NoReplica);

@@ -63,7 +63,7 @@ pub fn receive(
         return Verdict::Clone;
     }
     let served = flow.replica(flow.flow.active).state != slot::COLD;
-    if served & conditions.is_alive(flow.flow.active) {
+    if served & conditions.is_reachable(flow.flow.active) {
         return Verdict::Clone;
     }
     if conditions.has(vni::flag::LEAVE_LOST) {
@@ -130,7 +130,7 @@ fn chill_the_absent(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut Not
         let state = flow.replica(slot).state;
         if state == slot::PENDING {
             flow.chill(slot, Cold::HandshakeMissed, notes);
-        } else if state == slot::WARM && !conditions.is_alive(slot) {
+        } else if state == slot::WARM && !conditions.is_reachable(slot) {
             flow.chill(slot, Cold::InstanceDead, notes);
         }
     }
@@ -156,7 +156,7 @@ pub fn copy_for(
     let wanted = slot < flow.flow.replicas
         && replica.state != slot::COLD
         && (!pending || packet.is(bit::SYN | bit::RST))
-        && conditions.is_alive(slot);
+        && conditions.is_reachable(slot);
     if !wanted {
         return false;
     }

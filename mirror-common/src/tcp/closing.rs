@@ -58,7 +58,7 @@ pub(super) fn all_closed_at(flow: &TcpFlow, conditions: &Conditions, fin: u32) -
     let mut all = true;
     for slot in 0..REPLICAS as u8 {
         all &= slot >= flow.flow.replicas
-            || !flow.is_warm(slot, conditions)
+            || !flow.is_relied_on(slot, conditions)
             || fin_of(flow, slot) == Some(fin);
     }
     all

@@ -35,7 +35,7 @@ pub fn syn_ack(
         }
         return Output::drop(Reason::BadHandshakeAck);
     }
-    if flow.replica(from).state == slot::COLD || !conditions.is_alive(from) {
+    if flow.replica(from).state == slot::COLD || !conditions.is_reachable(from) {
         return Output::drop(Reason::MirrorSuppressed);
     }
     if flow.flow.state == state::HANDSHAKE {

@@ -156,11 +156,25 @@ impl Conditions {
         self.state[slot as usize & (REPLICAS - 1)] == instance::state::UP as u8
     }
 
-    /// Whether a slot's instance takes part: it is up, or is being evacuated.
+    /// Whether a slot's instance is relied on: it is up, or is being evacuated.
     #[inline(always)]
     pub const fn is_alive(&self, slot: u8) -> bool {
         self.is_up(slot)
             || self.state[slot as usize & (REPLICAS - 1)] == instance::state::EVACUATING as u8
+    }
+
+    /// Whether a slot's instance gets copies and is listened to: it is alive, or may be.
+    #[inline(always)]
+    pub const fn is_reachable(&self, slot: u8) -> bool {
+        self.is_alive(slot)
+            || self.state[slot as usize & (REPLICAS - 1)] == instance::state::SUSPECT as u8
+    }
+
+    /// How far a slot's instance can be relied on, for comparison: nothing that may be dead is
+    /// better than anything that is alive, and nothing that is about to go better than what stays.
+    #[inline(always)]
+    pub const fn reliability(&self, slot: u8) -> u8 {
+        self.is_reachable(slot) as u8 + self.is_alive(slot) as u8 + self.is_up(slot) as u8
     }
 
     /// Whether the time to wait for a good moment is over.
@@ -247,9 +261,22 @@ impl TcpFlow {
         notes.went_cold |= 1 << (slot & 3);
     }
 
-    /// Whether a replica is warm and its instance takes part.
+    /// Whether a replica is warm and is listened to.
     #[inline(always)]
     pub fn is_warm(&self, slot: u8, conditions: &Conditions) -> bool {
+        self.replica(slot).state == slot::WARM && conditions.is_reachable(slot)
+    }
+
+    /// Whether a replica has not acknowledged what the client was told is acknowledged: nobody
+    /// waited for it while its instance was suspect, or the flow is asynchronous.
+    #[inline(always)]
+    pub fn is_lacking(&self, slot: u8) -> bool {
+        seq::before(self.replica(slot).rcv_nxt, self.sync.told_ack)
+    }
+
+    /// Whether a replica is warm and is waited for.
+    #[inline(always)]
+    pub fn is_relied_on(&self, slot: u8, conditions: &Conditions) -> bool {
         self.replica(slot).state == slot::WARM && conditions.is_alive(slot)
     }
 }

@@ -47,6 +47,9 @@ pub struct Output {
     pub strip_fin: bool,
     /// Its SACK blocks claim what a mirror may lack and are blanked.
     pub blank_sack: bool,
+    /// It ends a piece of output that nobody has sent to the client yet: kept as the replica's
+    /// last word, should it have to take over.
+    pub park: bool,
 }
 
 impl Output {
@@ -63,6 +66,7 @@ impl Output {
             window: 0,
             strip_fin: false,
             blank_sack: false,
+            park: false,
         }
     }
 
@@ -174,7 +178,9 @@ fn has_lost_bytes(flow: &TcpFlow, from: u8, packet: &Segment, advanced: bool) ->
         & seq::before(flow.replica(from).rcv_nxt, flow.sync.told_ack)
 }
 
-/// The smallest acknowledgement and window edge of the active and of every warm replica.
+/// The smallest acknowledgement and window edge of the active and of every warm replica that is
+/// relied on. One that lacks what the client was told already is past being waited for: it catches
+/// up, or goes cold.
 #[inline(always)]
 fn may_tell(flow: &TcpFlow, conditions: &Conditions) -> Told {
     let active = flow.replica(flow.flow.active);
@@ -186,7 +192,8 @@ fn may_tell(flow: &TcpFlow, conditions: &Conditions) -> Told {
         return told;
     }
     for slot in 0..REPLICAS as u8 {
-        if slot < flow.flow.replicas && flow.is_warm(slot, conditions) {
+        let holds = flow.is_relied_on(slot, conditions) && !flow.is_lacking(slot);
+        if slot < flow.flow.replicas && holds {
             let replica = flow.replica(slot);
             told.ack = seq::min(told.ack, replica.rcv_nxt);
             told.edge = seq::min(told.edge, replica.edge);
@@ -217,7 +224,8 @@ fn tell(flow: &mut TcpFlow, told: Told) -> u16 {
 
 /// The replica's timestamp in the canonical clock. When its newest value would run backwards for
 /// the client (another replica was active before, whose clock ran ahead), the replica's clock is
-/// anchored anew.
+/// anchored anew. An older value, of a segment that is sent on late, is raised to what the client
+/// has seen, or its TCP would drop the segment (RFC 7323, section 5.3).
 #[inline(always)]
 fn canonical_ts(flow: &mut TcpFlow, from: u8, ts_val: u32) -> u32 {
     let ts_sent = flow.sync.ts_sent;
@@ -226,6 +234,9 @@ fn canonical_ts(flow: &mut TcpFlow, from: u8, ts_val: u32) -> u32 {
     if seq::before(canonical, ts_sent) && ts_val == replica.ts_last {
         replica.ts_offset = ts_val.wrapping_sub(ts_sent);
         canonical = ts_sent;
+    }
+    if flow.flow.takeovers > 0 {
+        canonical = seq::max(canonical, ts_sent);
     }
     flow.sync.ts_sent = seq::max(ts_sent, canonical);
     canonical
@@ -331,6 +342,7 @@ fn deliver(
         ts_ecr: packet.ts_ecr,
         strip_fin,
         blank_sack: held,
+        ..Output::drop(Reason::Delivered)
     }
 }
 
@@ -347,6 +359,8 @@ fn from_mirror(
     let end = packet.end().wrapping_sub(delta);
     let told = may_tell(flow, conditions);
     let active = *flow.replica(flow.flow.active);
+    // The push bit: the end of what the application wrote. One segment is enough, see `parked`.
+    let park = packet.is(bit::PSH) & (packet.payload > 0) & seq::after(end, flow.sync.sent);
     // The last FIN of the set closes, whoever sends it.
     if packet.is(bit::FIN)
         && seq::before(flow.sync.sent, end)
@@ -369,12 +383,18 @@ fn from_mirror(
             flow.sync.ts_sent,
         );
         flow.sync.ts_sent = ts_val;
-        return acknowledge(flow, packet, told, ts_val, !lacks);
+        return Output {
+            park,
+            ..acknowledge(flow, packet, told, ts_val, !lacks)
+        };
     }
     // Late data, a keep-alive or a window probe: nothing beyond what the client has.
     let speaks = packet.length() > 0 || seq::before(packet.seq, flow.replica(from).snd_nxt);
     if speaks && !seq::after(end, flow.sync.client_ack) {
         return Output::turn_round(flow, from, packet);
     }
-    Output::drop(Reason::MirrorSuppressed)
+    Output {
+        park,
+        ..Output::drop(Reason::MirrorSuppressed)
+    }
 }

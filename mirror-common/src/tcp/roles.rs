@@ -3,23 +3,27 @@
 use super::{Conditions, Notes, TcpFlow, flag, seq, slot};
 use crate::{event::cause, flow::state, limits::REPLICAS, reason::Cold, vni};
 
-/// What a takeover costs, ordered: each bit outweighs all that is below it. The lowest 29 bits
+/// What a takeover costs, ordered: each bit outweighs all that is below it. The lowest 27 bits
 /// are the bytes that the replica is apart from what the client was sent.
 pub mod cost {
     /// The replica has produced bytes that were suppressed: its own TCP has to send them again. One
     /// that is behind catches up by itself.
-    pub const AHEAD: u32 = 1 << 29;
+    pub const AHEAD: u32 = 1 << 27;
     /// The replica has closed while the connection goes on.
-    pub const CLOSED: u32 = 1 << 30;
+    pub const CLOSED: u32 = 1 << 28;
     /// The replica's instance is being evacuated.
-    pub const EVACUATING: u32 = 1 << 31;
+    pub const EVACUATING: u32 = 1 << 29;
+    /// The replica has not acknowledged what the client was told is acknowledged.
+    pub const LACKING: u32 = 1 << 30;
+    /// The replica's instance is suspect.
+    pub const SUSPECT: u32 = 1 << 31;
     /// It cannot take over. As a limit: at any cost.
     pub const NEVER: u32 = u32::MAX;
 }
 
 /// Moves the flow off an instance that may no longer be active, if a replica can take over now.
 ///
-/// A dead instance is left at once. An evacuated one is left as soon as the new replica has
+/// A dead instance is left at once, and so is a suspect one, but not for another suspect. An evacuated one is left as soon as the new replica has
 /// produced no more than the old one has delivered, so that nothing has to be sent again, or when
 /// the evacuation's deadline has passed; but never for a replica that is no better off.
 #[inline(always)]
@@ -28,8 +32,10 @@ pub fn follow_health(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut No
     if conditions.is_up(active) {
         return;
     }
-    if !conditions.is_alive(active) {
+    if !conditions.is_reachable(active) {
         promote(flow, conditions, cause::DEAD, cost::NEVER, notes);
+    } else if !conditions.is_alive(active) {
+        promote(flow, conditions, cause::SUSPECTED, cost::LACKING, notes);
     } else if conditions.is_overdue(active) {
         promote(flow, conditions, cause::EVACUATED, cost::CLOSED, notes);
     } else {
@@ -68,14 +74,15 @@ fn cost_of(flow: &TcpFlow, conditions: &Conditions, candidate: u8) -> u32 {
     // Before the SYN-ACK went out nothing binds the flow to anybody.
     let unbound = flow.flow.state == state::HANDSHAKE;
     let able = replica.state == slot::WARM || (replica.state == slot::PENDING && unbound);
-    if !able || !conditions.is_alive(candidate) {
+    if !able || !conditions.is_reachable(candidate) {
         return cost::NEVER;
     }
-    let penalty = if conditions.is_up(candidate) {
-        0
-    } else {
-        cost::EVACUATING
-    };
+    // Sums, not branches: the verifier would follow each of them through all that comes after.
+    let lacking = !unbound & conditions.has(vni::flag::HOLD_ACKS) & flow.is_lacking(candidate);
+    let penalty = u32::from(!conditions.is_alive(candidate)) * cost::SUSPECT
+        + u32::from(conditions.is_alive(candidate) & !conditions.is_up(candidate))
+            * cost::EVACUATING
+        + u32::from(lacking) * cost::LACKING;
     let produced = flow.produced(candidate);
     if unbound {
         penalty
@@ -121,13 +128,16 @@ pub fn bound_lag(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut Notes)
             flow.chill(mirror, Cold::ClosedEarly, notes);
         } else if flow.sync.sent.wrapping_sub(flow.produced(mirror)) as i32 > FAR {
             flow.chill(mirror, Cold::LagBytes, notes);
-        } else if !conditions.is_alive(mirror) {
+        } else if !conditions.is_reachable(mirror) {
             // Nobody waits for it, so what it lacks the client will not send again.
             if behind {
                 flow.chill(mirror, Cold::InstanceDead, notes);
             }
         } else if behind && missing > conditions.vni.lag_bytes_max {
             flow.chill(mirror, Cold::LagBytes, notes);
+        } else if !conditions.is_alive(mirror) {
+            // The agent bounds the time for which an instance is suspect.
+            flow.replica_mut(mirror).behind_ms = 0;
         } else if behind || shuts_out(flow, mirror, conditions) {
             bound_time(flow, mirror, conditions, notes);
         } else {

@@ -112,13 +112,41 @@ impl State {
 
     /// Takes an instance out because of a failure.
     fn fail(&mut self, place: usize, cause: Cause, now_ns: u64) -> Vec<Action> {
+        self.take_out(place, cause, false, now_ns)
+    }
+
+    /// Takes an instance out that may be dead.
+    fn suspect(&mut self, place: usize, now_ns: u64) -> Vec<Action> {
+        self.take_out(place, Cause::Silent, true, now_ns)
+    }
+
+    fn take_out(
+        &mut self,
+        place: usize,
+        cause: Cause,
+        is_suspicion: bool,
+        now_ns: u64,
+    ) -> Vec<Action> {
         self.change(place, now_ns, cause, |instance| {
             let last = instance.failure.or(instance.last_failure);
-            instance.failure = Some(Failure::after(last, cause, now_ns));
+            instance.failure = Some(Failure {
+                is_suspicion,
+                ..Failure::after(last, cause, now_ns)
+            });
             instance.trial_ns = None;
             // What the probe said before it failed proves nothing now.
             if cause != Cause::Probe {
                 instance.probe.reset();
+            }
+        })
+    }
+
+    /// A suspect is dead: for the same cause, since the same time.
+    fn confirm(&mut self, place: usize, now_ns: u64) -> Vec<Action> {
+        let cause = self.instances[place].cause;
+        self.change(place, now_ns, cause, |instance| {
+            if let Some(failure) = &mut instance.failure {
+                failure.is_suspicion = false;
             }
         })
     }
@@ -234,12 +262,12 @@ impl State {
         let instance = &mut self.instances[place];
         instance.link_up_ns = None;
         match &mut instance.failure {
-            None => self.fail(place, Cause::LinkDown, now_ns),
             // Out already; the wait begins again when the link is back.
-            Some(failure) => {
+            Some(failure) if !failure.is_suspicion => {
                 failure.since_ns = now_ns;
                 Vec::new()
             }
+            _ => self.fail(place, Cause::LinkDown, now_ns),
         }
     }
 
@@ -275,7 +303,7 @@ impl State {
             .iter()
             .map(|instance| Sample {
                 vitals: instance.vitals,
-                alive: instance.service() != Service::Dead,
+                alive: instance.service().is_relied_on(),
             })
             .collect();
         let ms = |ms: u32| u64::from(ms) * 1_000_000;
@@ -286,7 +314,7 @@ impl State {
         let silent = self.silence.look(now_ns, &samples, &self.members, limits);
         let mut actions = Vec::new();
         for place in silent {
-            actions.extend(self.fail(place, Cause::Silent, now_ns));
+            actions.extend(self.suspect(place, now_ns));
         }
         actions
     }
@@ -362,6 +390,7 @@ impl State {
                 Next::Wait => Vec::new(),
                 Next::Try => self.recover(place, true, now_ns),
                 Next::Serve => self.recover(place, false, now_ns),
+                Next::Confirm => self.confirm(place, now_ns),
             };
         }
         match instance.trial_ns {
@@ -439,7 +468,7 @@ impl State {
     /// Whether some VNI would have no live instance without this one. Who is on trial does not
     /// count.
     fn is_last(&self, place: usize) -> bool {
-        let lives = |other: &Instance| other.service() != Service::Dead && other.trial_ns.is_none();
+        let lives = |other: &Instance| other.service().is_relied_on() && other.trial_ns.is_none();
         self.members.iter().any(|members| {
             let mut others = members.iter().filter(|&&other| other != place);
             members.contains(&place) && !others.any(|&other| lives(&self.instances[other]))

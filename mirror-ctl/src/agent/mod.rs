@@ -31,7 +31,7 @@ use tracing::{error, info, warn};
 use crate::{
     clock,
     config::Config,
-    connections::{Prompter, Sweep, Sweeper},
+    connections::{Rescuer, Sweep, Sweeper},
     dataplane::{Dataplane, DataplaneError},
     health::score::Score,
     netlink::{Change, Netlink},
@@ -98,7 +98,7 @@ pub struct Agent {
     score: Box<dyn Score>,
     sweep: Sweep,
     sweeper: Sweeper,
-    prompter: Prompter,
+    rescuer: Rescuer,
     probes: HashMap<String, JoinHandle<()>>,
     inputs: Inputs,
     log: Arc<EventLog>,
@@ -276,8 +276,9 @@ impl Agent {
         if let Err(error) = written {
             error!(instance = instance.config.name, "{error}");
         }
-        if instance.entry().state == instance::state::DEAD {
-            self.prompter.died(instance.number);
+        let state = instance.entry().state;
+        if matches!(state, instance::state::DEAD | instance::state::SUSPECT) {
+            self.rescuer.lost(instance.number, state);
         }
     }
 

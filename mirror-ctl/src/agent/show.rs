@@ -276,6 +276,7 @@ const fn cause_name(number: u8) -> &'static str {
         cause::RESET => "reset",
         cause::CLOSED_EARLY => "closed_early",
         cause::REFUSED => "refused",
+        cause::SUSPECTED => "suspected",
         _ => "unknown",
     }
 }
@@ -286,6 +287,7 @@ const fn rule_name(rule: Rule) -> &'static str {
         Rule::ScoresIgnored => "scores-ignored",
         Rule::WeightsIgnored => "weights-ignored",
         Rule::Leaving => "leaving",
+        Rule::Suspects => "suspects",
         Rule::Dead => "dead",
         Rule::Empty => "empty",
     }

@@ -23,8 +23,8 @@ use super::{
 use crate::{
     clock,
     config::{Config, Role},
-    connections::{Prompter, Sweep, Sweeper},
-    dataplane::{Dataplane, DataplaneError, Injector},
+    connections::{Rescuer, Sweep, Sweeper},
+    dataplane::{Dataplane, DataplaneError},
     health::{evidence::Evidence, probe, score, silence::Silence},
     netlink::{Change, Link, Netlink, NetlinkError},
     routing::State as Service,
@@ -77,8 +77,12 @@ pub async fn start(file: &Path, config: Config, log_programs: u8) -> Result<Star
     let (sweep_sender, sweeps) = mpsc::channel(1);
     let (report_sender, reports) = mpsc::channel(REPORTS_QUEUED);
     let mut events = dataplane.events()?;
+    let rescuer = Rescuer::start(dataplane.reader()?, dataplane.injector()?)?;
+    let at_once = rescuer.clone();
     tokio::spawn(async move {
         while let Ok(batch) = events.next().await {
+            // Not through the loop, which may be busy.
+            at_once.reported(&batch);
             if report_sender.send(batch).await.is_err() {
                 return;
             }
@@ -87,7 +91,6 @@ pub async fn start(file: &Path, config: Config, log_programs: u8) -> Result<Star
     let (views, view_receiver) = watch::channel(Arc::new(View::default()));
     let log = Arc::new(EventLog::default());
     let sweeper = Sweeper::start(dataplane.reader()?, sweep_sender)?;
-    let prompter = Prompter::start(dataplane.reader()?, Injector::open()?)?;
     let maps = dataplane.reader()?;
     let mut agent = Agent {
         file: file.to_owned(),
@@ -112,7 +115,7 @@ pub async fn start(file: &Path, config: Config, log_programs: u8) -> Result<Star
         score: Box::<score::Configured>::default(),
         sweep: Sweep::default(),
         sweeper,
-        prompter,
+        rescuer,
         probes: HashMap::new(),
         inputs: Inputs {
             changes,

@@ -130,8 +130,13 @@ impl Instance {
         self.changed_ns = record.changed_ns;
         self.deadline_ms = entry.deadline_ms;
         let lasting = matches!(self.cause, Cause::Silent | Cause::Resets | Cause::Probe);
-        if entry.state == state::DEAD && lasting && self.order != Order::Takeover {
-            self.failure = Some(Failure::after(None, self.cause, record.changed_ns));
+        let is_suspicion = entry.state == state::SUSPECT;
+        let out = is_suspicion || entry.state == state::DEAD;
+        if out && lasting && self.order != Order::Takeover {
+            self.failure = Some(Failure {
+                is_suspicion,
+                ..Failure::after(None, self.cause, record.changed_ns)
+            });
         }
     }
 
@@ -139,6 +144,7 @@ impl Instance {
     pub fn service(&self) -> Service {
         match self.order {
             Order::Takeover => Service::Dead,
+            _ if self.failure.is_some_and(|failure| failure.is_suspicion) => Service::Suspect,
             _ if self.failure.is_some() => Service::Dead,
             Order::Evacuate => Service::Evacuating,
             Order::Drain => Service::Draining,
@@ -152,6 +158,7 @@ impl Instance {
             state: match self.service() {
                 Service::Up | Service::Draining => state::UP,
                 Service::Evacuating => state::EVACUATING,
+                Service::Suspect => state::SUSPECT,
                 Service::Dead => state::DEAD,
             },
             ifindex: self.ifindex,
@@ -179,6 +186,7 @@ impl Instance {
             probe: self.probe.verdict(),
             probed: self.config.probe.is_some(),
             heard_ns: self.vitals.heard_ns,
+            owes_since_ns: self.vitals.owes_since_ns,
             refused_ns: evidence.refused_ns(self.number as u16),
         }
     }

@@ -254,11 +254,16 @@ fn silence_takes_out_and_the_operator_brings_back() {
         };
         told.extend(state.looked(&[answers, owes, answers], now_ns));
     }
-    assert_eq!(service(&state, "b"), (Service::Dead, Cause::Silent));
+    assert_eq!(service(&state, "b"), (Service::Suspect, Cause::Silent));
+    assert_eq!(state.instances[1].entry().state, entry_state::SUSPECT);
     assert_eq!(
         told.iter().filter(|a| matches!(a, Action::Publish)).count(),
         1
     );
+    let actions = state.tick(now_ns + S);
+    assert_eq!(actions[0], Action::WriteInstance(1));
+    assert_eq!(service(&state, "b"), (Service::Dead, Cause::Silent));
+    assert_eq!(state.instances[1].entry().state, entry_state::DEAD);
     state.ordered("b", Order::None, false, now_ns).unwrap();
     assert_eq!(service(&state, "b"), (Service::Up, Cause::Operator));
 }
@@ -374,7 +379,7 @@ fn a_new_agent_recalls_orders_and_failures() {
         state.instances[0].recall(&record, &known);
         service(&state, "a")
     };
-    let (up, dead) = (entry_state::UP, entry_state::DEAD);
+    let (up, dead, suspect) = (entry_state::UP, entry_state::DEAD, entry_state::SUSPECT);
     assert_eq!(
         recall(Order::None, Cause::Recovered, up),
         (Service::Up, Cause::Recovered)
@@ -390,6 +395,10 @@ fn a_new_agent_recalls_orders_and_failures() {
     assert_eq!(
         recall(Order::None, Cause::Silent, dead),
         (Service::Dead, Cause::Silent)
+    );
+    assert_eq!(
+        recall(Order::None, Cause::Silent, suspect),
+        (Service::Suspect, Cause::Silent)
     );
     // A link that was down may be up by now: looked at afresh.
     assert_eq!(recall(Order::None, Cause::LinkDown, dead).0, Service::Up);

@@ -76,7 +76,7 @@ fn agent(section: &Section<'_>) -> Agent {
 
 fn detect(section: &Section<'_>) -> Detect {
     let poll = section.integer("poll_ms", 1..=1_000, 5);
-    let silent = section.integer("silent_ms", 10..=60_000, 80);
+    let silent = section.integer("silent_ms", 10..=60_000, 60);
     if silent.value < 4 * poll.value {
         section.wrong(
             silent.line,

@@ -45,7 +45,7 @@ fn a_good_file_has_defaults() {
     let config = Config::parse(Path::new("mirror.toml"), GOOD).unwrap();
     assert_eq!(config.mode("c0"), Mode::Generic);
     assert_eq!(config.mode("ia"), Mode::Auto);
-    assert_eq!(config.detect.silent_ms, 80);
+    assert_eq!(config.detect.silent_ms, 60);
     let vni = &config.vnis[0];
     assert_eq!(vni.instances, ["a", "b"]);
     assert_eq!((vni.mirrors, vni.ack, vni.announce), (1, Ack::Async, true));
@@ -153,7 +153,7 @@ fn numbers_have_ranges() {
     check_with(
         "[agent]",
         "[detect]\npoll_ms = 50\n[agent]",
-        "mirror.toml:2: detect: silent_ms (80) must be at least four times poll_ms (50)",
+        "mirror.toml:2: detect: silent_ms (60) must be at least four times poll_ms (50)",
     );
 }
 

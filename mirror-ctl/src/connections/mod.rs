@@ -3,9 +3,11 @@
 
 pub mod expiry;
 pub mod prompt;
+pub mod replay;
+pub mod rescue;
 pub mod row;
 pub mod sweep;
 
-pub use prompt::Prompter;
+pub use rescue::Rescuer;
 pub use row::{FlowFilter, FlowRow, Names, ReplicaRow};
 pub use sweep::{Sweep, Sweeper};

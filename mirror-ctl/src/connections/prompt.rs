@@ -1,22 +1,16 @@
-//! Makes connections of a dead instance move at once.
+//! The segments that make a connection move at once. Pure.
 //!
 //! The dataplane acts at a flow's next packet. Where both ends wait for the other, there is none
 //! until a timer fires: a client that only reads, or one whose data is with the new active replica
-//! although nobody told it so. When an instance dies, each of its connections gets a segment that
+//! although nobody told it so. When an instance is lost, each of its connections gets a segment that
 //! every TCP answers at once, one with an old sequence number, as a keep-alive has (RFC 9293,
 //! sections 3.8.4 and 3.10.7.4):
 //! * the warm mirrors, in the client's name: the answer carries their acknowledgement, and the one
 //!   that became active tells the client;
 //! * the client, where there is no warm mirror: its answer finds that nobody is left, and is
-//!   answered with a reset.
+//!   answered with a reset. A suspect is left in peace: its connections wait for it.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    ops::ControlFlow,
-    sync::mpsc::{Sender, channel},
-    thread,
-};
+use std::{collections::HashMap, net::IpAddr};
 
 use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
 use mirror_common::{
@@ -24,91 +18,26 @@ use mirror_common::{
     instance::{self, Instance},
     tcp::{TcpSync, seq, slot},
 };
-use tracing::{debug, warn};
 
-use crate::dataplane::{DataplaneError, Entry, FlowTable, Injector, Maps, address_from};
+use crate::dataplane::{Entry, FlowTable, address_from};
 
 /// Hop limit of prompts.
 const HOPS: u8 = 64;
 
-/// The thread that prompts.
-pub struct Prompter(Sender<u32>);
-
-impl Prompter {
-    /// Starts the thread; it ends with this handle.
-    pub fn start(maps: Maps, injector: Injector) -> std::io::Result<Self> {
-        let (sender, dead) = channel();
-        thread::Builder::new()
-            .name("prompt".to_owned())
-            .spawn(move || {
-                for number in dead {
-                    match prompt(&maps, &injector, number) {
-                        Ok(sent) => debug!(instance = number, sent, "prompts"),
-                        Err(error) => warn!("connections cannot be prompted: {error}"),
-                    }
-                }
-            })?;
-        Ok(Self(sender))
-    }
-
-    /// An instance died.
-    pub fn died(&self, number: u32) {
-        if self.0.send(number).is_err() {
-            warn!("nobody prompts the connections of instance {number}");
-        }
-    }
-}
-
-/// Prompts every connection whose active instance is `dead`. Returns how many segments were sent.
-fn prompt(maps: &Maps, injector: &Injector, dead: u32) -> Result<u64, DataplaneError> {
-    let addresses: HashMap<(u16, u8), IpAddr> = maps
-        .vnis()?
-        .into_iter()
-        .map(|(address, vni)| ((vni.vni, vni.address), address))
-        .collect();
-    let mut instances: HashMap<u16, Instance> = HashMap::new();
-    let mut sent = 0;
-    let mut failed = None;
-    maps.walk_flows(
-        |entry| {
-            let address = addresses.get(&(entry.key.vni, entry.key.address));
-            let Some(address) = address.filter(|_| concerns(&entry, dead)) else {
-                return ControlFlow::Continue(());
-            };
-            for number in entry.flow.instances {
-                if let Ok(found) = maps.instance(number.into()) {
-                    instances.insert(number, found);
-                }
-            }
-            for (ifindex, frame) in frames(&entry, *address, &instances) {
-                match injector.send(ifindex, &frame) {
-                    Ok(()) => sent += 1,
-                    Err(error) => failed = Some(error),
-                }
-            }
-            ControlFlow::Continue(())
-        },
-        || ControlFlow::Continue(()),
-    )?;
-    if let Some(error) = failed {
-        warn!("some connections were not prompted: {error}");
-    }
-    Ok(sent)
-}
-
-/// Whether this is an open TCP connection that only `dead` serves now.
-fn concerns(entry: &Entry<'_>, dead: u32) -> bool {
+/// Whether this is an open TCP connection whose active instance is `lost`.
+pub(super) fn concerns(entry: &Entry<'_>, lost: u32) -> bool {
     let established = matches!(entry.table, FlowTable::Mirrored | FlowTable::Unmirrored);
     let open = (state::ESTABLISHED..state::CLOSED).contains(&entry.flow.state);
     let active = entry.flow.instances.get(usize::from(entry.flow.active));
-    established && open && active.is_some_and(|number| u32::from(*number) == dead)
+    established && open && active.is_some_and(|number| u32::from(*number) == lost)
 }
 
 /// The segments that prompt a connection, with the interfaces they leave by.
-fn frames(
+pub(super) fn frames(
     entry: &Entry<'_>,
     vni: IpAddr,
     instances: &HashMap<u16, Instance>,
+    is_suspicion: bool,
 ) -> Vec<(u32, Vec<u8>)> {
     let mut frames = Vec::new();
     if let Some(sync) = entry.sync {
@@ -125,7 +54,7 @@ fn frames(
             }
         }
     }
-    if frames.is_empty() {
+    if frames.is_empty() && !is_suspicion {
         let ends = (vni, address_from(&entry.key.client));
         let ports = (entry.key.vni_port, entry.key.client_port);
         // Without mirrors the numbers are not known: one of two opposite ones is outside of
@@ -196,7 +125,7 @@ fn segment(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use etherparse::SlicedPacket;
     use mirror_common::{
         flow::{Flow, ipv4},
@@ -216,7 +145,7 @@ mod tests {
         }
     }
 
-    fn flow() -> Flow {
+    pub(in super::super) fn flow() -> Flow {
         Flow {
             packets: 0,
             opened_s: 0,
@@ -287,7 +216,7 @@ mod tests {
     type Sent = (u32, (u16, u32, u32, u16));
 
     #[track_caller]
-    fn check(sync: Option<&TcpSync>, second: u32, expected: &[Sent]) {
+    fn check(sync: Option<&TcpSync>, second: u32, is_suspicion: bool, expected: &[Sent]) {
         let instances = HashMap::from([(1, up(3, instance::state::DEAD)), (2, up(4, second))]);
         let (key, flow) = (key(), flow());
         let table = if sync.is_some() {
@@ -302,7 +231,8 @@ mod tests {
             sync,
         };
         assert!(concerns(&entry, 1) && !concerns(&entry, 2));
-        let frames: Vec<_> = frames(&entry, IpAddr::from([10, 77, 0, 100]), &instances)
+        let vni = IpAddr::from([10, 77, 0, 100]);
+        let frames: Vec<_> = frames(&entry, vni, &instances, is_suspicion)
             .iter()
             .map(|(ifindex, frame)| (*ifindex, numbers(frame)))
             .collect();
@@ -313,14 +243,21 @@ mod tests {
     fn a_warm_mirror_is_asked_in_the_clients_name_in_its_own_numbers() {
         // 520 - 500 = 20 bytes are acknowledged, the mirror has produced only 11.
         let asked = (80, 150, 10, 500);
-        check(Some(&sync()), instance::state::UP, &[(4, asked)]);
+        check(Some(&sync()), instance::state::UP, false, &[(4, asked)]);
+        check(Some(&sync()), instance::state::UP, true, &[(4, asked)]);
     }
 
     #[test]
     fn without_a_warm_mirror_the_client_is_asked() {
         let asked = (40_000, 520, 151, 0);
-        check(Some(&sync()), instance::state::DEAD, &[(7, asked)]);
+        check(Some(&sync()), instance::state::DEAD, false, &[(7, asked)]);
         let opposite = [(7, (40_000, 0, 0, 0)), (7, (40_000, 1 << 31, 0, 0))];
-        check(None, instance::state::UP, &opposite);
+        check(None, instance::state::UP, false, &opposite);
+    }
+
+    #[test]
+    fn connections_of_a_suspect_alone_are_left_in_peace() {
+        check(Some(&sync()), instance::state::DEAD, true, &[]);
+        check(None, instance::state::UP, true, &[]);
     }
 }

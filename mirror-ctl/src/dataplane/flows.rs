@@ -153,6 +153,15 @@ impl Maps {
         }
     }
 
+    /// An established mirrored flow as it is now.
+    pub fn mirrored_flow(&self, key: &FlowKey) -> Result<Option<TcpFlow>, DataplaneError> {
+        match self.mirrored_flows.get(key, 0) {
+            Ok(flow) => Ok(Some(flow)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error).on_map("MIRRORED_FLOWS", "read"),
+        }
+    }
+
     /// Forgets a flow.
     pub fn delete_flow(&mut self, table: FlowTable, key: &FlowKey) -> Result<(), DataplaneError> {
         let result = match table {

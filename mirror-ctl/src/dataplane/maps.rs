@@ -9,6 +9,7 @@ use mirror_common::{
     flow::{Address, Flow, FlowKey, TcpFlow, ipv4, is_ipv4},
     instance::{Instance, Vitals},
     limits,
+    parked::Parked,
     reason::Reason,
     replica_set::ReplicaSet,
     vni::{Vni, VniKey},
@@ -40,6 +41,7 @@ pub struct Maps {
     pub(super) half_open: HashMap<MapData, FlowKey, TcpFlow>,
     pub(super) datagram_flows: HashMap<MapData, FlowKey, Flow>,
     pub(super) descriptors: Descriptors,
+    parked: Array<MapData, Parked>,
     counters: PerCpuArray<MapData, u64>,
     /// Names and numbers.
     pub register: Register,
@@ -95,6 +97,7 @@ impl Maps {
                 half_open: open_data(pins, "HALF_OPEN")?,
                 datagram_flows: open_data(pins, "DATAGRAM_FLOWS")?,
             },
+            parked: open_map(pins, "PARKED")?,
             counters: open_map(pins, "COUNTERS")?,
             register: Register::open(pins)?,
         })
@@ -128,6 +131,11 @@ impl Maps {
         // An array's entries come in the order of their numbers.
         let place = |number: &u32| all.get(*number as usize).copied().unwrap_or_default();
         Ok(numbers.iter().map(place).collect())
+    }
+
+    /// A parked segment, which may be torn: its checksum tells.
+    pub fn parked(&self, place: u32) -> Result<Parked, DataplaneError> {
+        self.parked.get(&place, 0).on_map("PARKED", "read")
     }
 
     /// Says which instance an interface leads to.

@@ -103,6 +103,11 @@ impl Dataplane {
         Maps::open(&self.pins)
     }
 
+    /// What sends single frames.
+    pub fn injector(&self) -> Result<Injector, DataplaneError> {
+        Injector::open(&self.pins)
+    }
+
     /// What the programs report.
     pub fn events(&self) -> Result<Events, DataplaneError> {
         Events::open(&self.pins)

@@ -16,6 +16,9 @@ use super::{
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mirror-ebpf"));
 
+/// The program for replies.
+pub(super) const INSTANCE_RETURN: &str = "instance_return";
+
 /// Maps that belong to one load of the programs, not to the dataplane's state.
 const NOT_PINNED: [&str; 1] = ["AYA_LOGS"];
 
@@ -121,7 +124,7 @@ impl Programs {
         };
         Some(Self {
             vni_ingress: open("vni_ingress", XdpAttachType::Interface)?,
-            instance_return: open("instance_return", XdpAttachType::Interface)?,
+            instance_return: open(INSTANCE_RETURN, XdpAttachType::Interface)?,
             clone: open("clone", XdpAttachType::DevMap)?,
         })
     }
@@ -144,7 +147,7 @@ impl Programs {
             })?;
         Ok(Self {
             vni_ingress: program(&mut ebpf, pins, "vni_ingress")?,
-            instance_return: program(&mut ebpf, pins, "instance_return")?,
+            instance_return: program(&mut ebpf, pins, INSTANCE_RETURN)?,
             clone: program(&mut ebpf, pins, "clone")?,
         })
     }

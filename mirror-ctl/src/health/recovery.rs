@@ -1,4 +1,7 @@
-//! When an instance that failed may serve again. Pure.
+//! When an instance that failed may serve again, and when one that is suspect is dead. Pure.
+//!
+//! A suspect that is heard again serves at once: its replicas missed nothing, so a false alarm
+//! cost its flows a change of roles. One that stays silent is dead.
 //!
 //! A probe that succeeds is proof. Without one the instance is tried out: it gets a small part
 //! of the new flows, and serves fully when it was heard for a while without refusing. Each
@@ -17,6 +20,10 @@ const DOUBLINGS_MAX: u32 = 6;
 const TRIAL_NS: u64 = SECOND_NS;
 /// After so long without a failure, the next one is the first again.
 const FORGET_NS: u64 = 60 * SECOND_NS;
+/// A suspect that is not heard for so long is dead.
+const CONFIRM_NS: u64 = SECOND_NS;
+/// A suspect must answer for so long before it serves again, and answers within that time.
+const CALM_NS: u64 = 200_000_000;
 /// The part of its score that an instance on trial has.
 pub const TRIAL_SCORE: f64 = 0.05;
 
@@ -29,6 +36,8 @@ pub struct Failure {
     pub since_ns: u64,
     /// How many failures came soon after each other before this one.
     pub repeats: u32,
+    /// Whether it is only suspect: silence may be somebody else's, or end.
+    pub is_suspicion: bool,
 }
 
 impl Failure {
@@ -44,6 +53,7 @@ impl Failure {
             cause,
             since_ns: now_ns,
             repeats,
+            is_suspicion: false,
         }
     }
 }
@@ -61,6 +71,8 @@ pub struct Signs {
     pub probed: bool,
     /// When it was heard last.
     pub heard_ns: u64,
+    /// Since when it owes an answer; 0: it owes none.
+    pub owes_since_ns: u64,
     /// When it refused or reset a connection last.
     pub refused_ns: u64,
 }
@@ -74,10 +86,15 @@ pub enum Next {
     Try,
     /// It serves.
     Serve,
+    /// It was suspect and is dead.
+    Confirm,
 }
 
 /// What becomes of an instance that is out because of `failure`.
 pub fn next(failure: &Failure, signs: &Signs, now_ns: u64) -> Next {
+    if failure.is_suspicion {
+        return next_of_suspect(failure, signs, now_ns);
+    }
     let Some(link_up_ns) = signs.link_up_ns.filter(|_| signs.resolved) else {
         return Next::Wait;
     };
@@ -106,6 +123,23 @@ pub fn next(failure: &Failure, signs: &Signs, now_ns: u64) -> Next {
     }
 }
 
+/// What becomes of a suspect.
+fn next_of_suspect(failure: &Failure, signs: &Signs, now_ns: u64) -> Next {
+    let owes = signs.owes_since_ns != 0 && signs.owes_since_ns >= signs.heard_ns;
+    let silent_since = failure.since_ns.max(signs.heard_ns);
+    let silent = owes && now_ns.saturating_sub(silent_since) >= CONFIRM_NS;
+    if silent || signs.probe == Some(false) {
+        return Next::Confirm;
+    }
+    let calm = CALM_NS << failure.repeats.min(DOUBLINGS_MAX);
+    let heard = signs.heard_ns > failure.since_ns;
+    let in_time = !owes || now_ns.saturating_sub(signs.owes_since_ns) < CALM_NS;
+    if heard && in_time && now_ns.saturating_sub(failure.since_ns) >= calm {
+        return Next::Serve;
+    }
+    Next::Wait
+}
+
 /// Whether an instance on trial since `trial_ns` has stood it.
 pub fn is_passed(trial_ns: u64, signs: &Signs, now_ns: u64) -> bool {
     let heard = signs.heard_ns > trial_ns;
@@ -131,6 +165,7 @@ mod tests {
             probe: None,
             probed: false,
             heard_ns: 0,
+            owes_since_ns: 0,
             refused_ns: 0,
         }
     }
@@ -170,6 +205,39 @@ mod tests {
         check(Cause::Silent, |_| {}, 4 * S, Next::Wait);
         check(Cause::Silent, |_| {}, 5 * S, Next::Try);
         check(Cause::Silent, |s| s.heard_ns = 101 * S, 2 * S, Next::Try);
+    }
+
+    #[track_caller]
+    fn check_suspect(repeats: u32, heard_ms: u64, owes_ms: u64, after_ms: u64, expected: Next) {
+        const MS: u64 = S / 1000;
+        let failure = Failure {
+            repeats,
+            is_suspicion: true,
+            ..Failure::after(None, Cause::Silent, 100 * S)
+        };
+        let signs = Signs {
+            heard_ns: heard_ms * MS,
+            owes_since_ns: owes_ms * MS,
+            ..signs()
+        };
+        assert_eq!(next(&failure, &signs, 100 * S + after_ms * MS), expected);
+    }
+
+    #[test]
+    fn a_suspect_that_answers_serves_and_one_that_does_not_is_dead() {
+        // Suspect since 100,000 ms.
+        check_suspect(0, 99_950, 99_960, 999, Next::Wait);
+        check_suspect(0, 99_950, 99_960, 1_000, Next::Confirm);
+        check_suspect(0, 100_050, 0, 199, Next::Wait);
+        check_suspect(0, 100_050, 0, 200, Next::Serve);
+        // Asked a moment ago.
+        check_suspect(0, 100_190, 100_195, 200, Next::Serve);
+        // Heard once, and silent again.
+        check_suspect(0, 100_050, 100_060, 300, Next::Wait);
+        check_suspect(0, 100_050, 100_060, 1_050, Next::Confirm);
+        // It flaps: each time it takes twice as long.
+        check_suspect(2, 100_700, 0, 799, Next::Wait);
+        check_suspect(2, 100_700, 0, 800, Next::Serve);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Tells from the dataplane's evidence that an instance has fallen silent, within tens of
 //! milliseconds and without asking anybody anything. Pure.
 //!
-//! Silent is who owes an answer for `silent_ms`, was asked again meanwhile, had time to answer that
+//! Silent is who owes an answer for `silent_ms` (half of it when many packets went unanswered), was asked again meanwhile, had time to answer that
 //! too, and saw another instance of the same VNI be heard after the debt began. When nobody
 //! answers, it is not an instance's failure (the clients, the network or this host are the
 //! likelier cause), and nothing is concluded.
@@ -41,6 +41,10 @@ pub struct Limits {
     pub silent_ns: u64,
 }
 
+/// After so many unanswered packets half the time will do: the more often somebody was asked, the
+/// less one lost answer or a delayed acknowledgement explains.
+const MANY: u64 = 64;
+
 #[derive(Clone, Copy, Debug)]
 struct Debt {
     /// The dataplane's beginning of the debt: names it.
@@ -49,6 +53,8 @@ struct Debt {
     began_ns: Option<u64>,
     /// For how long it has been watched.
     watched_ns: u64,
+    /// Packets sent to the instance when it began.
+    sent_before: u64,
     /// Packets sent to the instance so far.
     sent: u64,
     /// When that number was last seen to grow.
@@ -65,6 +71,7 @@ impl Debt {
             owes_since_ns: vitals.owes_since_ns,
             began_ns,
             watched_ns: 0,
+            sent_before: vitals.sent,
             sent: vitals.sent,
             asked_ns: began_ns.unwrap_or(0),
             burst_ns: began_ns.unwrap_or(0),
@@ -81,6 +88,7 @@ impl Debt {
         if self.began_ns.is_none() || pause_ns > VOID_NS {
             self.began_ns = Some(now_ns);
             self.watched_ns = 0;
+            self.sent_before = sent;
         }
         if pause_ns > silent_ns {
             self.burst_ns = now_ns;
@@ -91,6 +99,10 @@ impl Debt {
     /// Since when it is owed, if for too long.
     fn is_overdue(&self, now_ns: u64, silent_ns: u64) -> Option<u64> {
         let began_ns = self.began_ns?;
+        let silent_ns = match self.sent - self.sent_before {
+            MANY.. => silent_ns / 2,
+            _ => silent_ns,
+        };
         let asked_again = self.asked_ns.saturating_sub(began_ns) >= silent_ns / 2;
         let had_time = now_ns.saturating_sub(self.burst_ns) >= silent_ns / 2;
         (self.watched_ns >= silent_ns && asked_again && had_time).then_some(began_ns)
@@ -202,6 +214,8 @@ mod tests {
         alive: Vec<bool>,
         answers: Vec<bool>,
         groups: Vec<Vec<usize>>,
+        /// When somebody was found silent last.
+        found_ms: u64,
     }
 
     impl World {
@@ -213,6 +227,7 @@ mod tests {
                 alive: vec![true; instances],
                 answers: vec![true; instances],
                 groups: vec![(0..instances).collect()],
+                found_ms: 0,
             }
         }
 
@@ -244,6 +259,7 @@ mod tests {
             let silent = self.silence.look(now_ns, &samples, &self.groups, LIMITS);
             for place in &silent {
                 self.alive[*place] = false;
+                self.found_ms = self.now_ms;
             }
             silent
         }
@@ -276,11 +292,28 @@ mod tests {
         let mut world = World::new(2);
         world.pass(100, 1);
         world.answers[1] = false;
-        let found = world.pass(1_000, 1);
+        let found = world.pass(1_000, 2);
         assert_eq!(found.len(), 1);
         let (after_ms, number) = found[0];
         assert_eq!(number, 1);
         assert!((80..=92).contains(&after_ms), "{after_ms}");
+    }
+
+    #[test]
+    fn many_unanswered_packets_take_half_the_time() {
+        for (asks_per_ms, expected_ms) in [(1, 64..=72), (2, 40..=50), (20, 40..=50)] {
+            let mut world = World::new(2);
+            world.pass(100, 1);
+            world.answers[1] = false;
+            let mut found = Vec::new();
+            for _ in 0..200 {
+                found.extend(world.pass(1, 1));
+                (1..asks_per_ms).for_each(|_| world.ask());
+            }
+            assert_eq!(found.len(), 1);
+            let after_ms = (world.found_ms - 10_100) as i32;
+            assert!(expected_ms.contains(&after_ms), "{asks_per_ms}: {after_ms}");
+        }
     }
 
     #[test]
@@ -376,7 +409,7 @@ mod tests {
             assert!(world.look().is_empty());
         }
         // Asked and dumb again.
-        let found = world.pass(1_000, 1);
+        let found = world.pass(1_000, 2);
         assert_eq!(found.len(), 1);
         assert!((80..=92).contains(&found[0].0), "{found:?}");
     }

@@ -9,11 +9,19 @@ pub enum State {
     Draining,
     /// Gets no new flows; established ones move to their mirrors.
     Evacuating,
+    /// Perhaps gone: flows leave it, but it stays a mirror of them until it is known.
+    Suspect,
     /// Taken to be gone.
     Dead,
 }
 
 impl State {
+    /// Whether flows may rely on it.
+    #[must_use]
+    pub fn is_relied_on(self) -> bool {
+        !matches!(self, Self::Suspect | Self::Dead)
+    }
+
     /// The name that command line and API use.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -21,6 +29,7 @@ impl State {
             Self::Up => "up",
             Self::Draining => "draining",
             Self::Evacuating => "evacuating",
+            Self::Suspect => "suspect",
             Self::Dead => "dead",
         }
     }

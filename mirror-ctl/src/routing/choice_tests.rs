@@ -102,6 +102,7 @@ fn any_candidates() -> impl Strategy<Value = Vec<(State, u32, f64)>> {
         State::Up,
         State::Draining,
         State::Evacuating,
+        State::Suspect,
         State::Dead,
     ]);
     let score = prop_oneof![Just(0.0), Just(f64::NAN), 0.0..1.0];
@@ -130,7 +131,8 @@ proptest! {
         let best = candidates.iter().map(|c| match c.state {
             State::Up => 0,
             State::Draining | State::Evacuating => 1,
-            State::Dead => 2,
+            State::Suspect => 2,
+            State::Dead => 3,
         });
         let ranks: Vec<u32> = best.collect();
         let first = *ranks.iter().min().unwrap();

@@ -38,6 +38,8 @@ pub enum Rule {
     WeightsIgnored,
     /// Panic: none is up; draining and evacuating ones serve.
     Leaving,
+    /// Panic: the suspects serve.
+    Suspects,
     /// Panic: all are dead; they stay in the table, in case the verdict was wrong.
     Dead,
     /// There is no instance.
@@ -114,12 +116,13 @@ pub fn weights(candidates: &[Candidate<'_>], previous: Option<&Weights>, bands: 
 type InGroup = fn(State) -> bool;
 
 /// Who serves, in order, and by which rule.
-const GROUPS: [(InGroup, Rule); 3] = [
+const GROUPS: [(InGroup, Rule); 4] = [
     (|state| state == State::Up, Rule::Healthy),
     (
         |state| matches!(state, State::Draining | State::Evacuating),
         Rule::Leaving,
     ),
+    (|state| state == State::Suspect, Rule::Suspects),
     (|state| state == State::Dead, Rule::Dead),
 ];
 

@@ -26,6 +26,7 @@ use crate::{
         rewrite::{self, Bare, Fields},
         tcp_header,
     },
+    park,
     report::{self, Now},
     steer,
 };
@@ -146,6 +147,9 @@ fn mirrored_from_replica(packet: &Packet<'_>, flow: *mut TcpFlow, instance: u16)
     }
     drop(held);
     report::notes(packet.ctx, packet.key, flow, notes, packet.now);
+    if output.park {
+        park::keep(packet.ctx, packet.key, from, segment.end(), packet.now);
+    }
     carry_out(packet, flow, &output).unwrap_or_else(|| report::drop(Reason::Malformed))
 }
 

@@ -1,0 +1,167 @@
+//! Makes connections go on at once when their active instance is lost, in a thread of its own.
+//!
+//! An instance that is dead or suspect: each of its connections is prompted ([`super::prompt`]), so
+//! that the dataplane moves it now. Any connection that moved: what its new active replica said
+//! ahead of the old one is said once more ([`super::replay`]).
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    ops::ControlFlow,
+    sync::mpsc::{Sender, channel},
+    thread,
+};
+
+use mirror_common::{
+    event::{Event, kind},
+    flow::{Flow, FlowKey},
+    instance::{self, Instance},
+    limits::REPLICAS,
+    parked::places,
+    steering,
+};
+use tracing::{debug, warn};
+
+use super::{prompt, replay};
+use crate::dataplane::{DataplaneError, Injector, Maps};
+
+/// What there is to do.
+enum Task {
+    /// An instance was lost.
+    Lost { number: u32, is_suspicion: bool },
+    /// Connections moved.
+    Moved(Vec<FlowKey>),
+}
+
+/// The thread's handle; the thread ends with the last one.
+#[derive(Clone)]
+pub struct Rescuer(Sender<Task>);
+
+impl Rescuer {
+    /// Starts the thread.
+    pub fn start(maps: Maps, injector: Injector) -> std::io::Result<Self> {
+        let (sender, tasks) = channel();
+        thread::Builder::new()
+            .name("rescue".to_owned())
+            .spawn(move || {
+                let rescue = Rescue { maps, injector };
+                for task in tasks {
+                    if let Err(error) = rescue.run(task) {
+                        warn!("connections move at their next packet only: {error}");
+                    }
+                }
+            })?;
+        Ok(Self(sender))
+    }
+
+    /// An instance was written as dead or suspect.
+    pub fn lost(&self, number: u32, state: u32) {
+        self.send(Task::Lost {
+            number,
+            is_suspicion: state == instance::state::SUSPECT,
+        });
+    }
+
+    /// The dataplane reported events.
+    pub fn reported(&self, events: &[Event]) {
+        let takeovers = events.iter().filter(|event| event.kind == kind::TAKEOVER);
+        let moved: Vec<FlowKey> = takeovers.map(|event| event.flow).collect();
+        if !moved.is_empty() {
+            self.send(Task::Moved(moved));
+        }
+    }
+
+    fn send(&self, task: Task) {
+        if self.0.send(task).is_err() {
+            warn!("nobody hurries the connections that move");
+        }
+    }
+}
+
+struct Rescue {
+    maps: Maps,
+    injector: Injector,
+}
+
+impl Rescue {
+    fn run(&self, task: Task) -> Result<(), DataplaneError> {
+        match task {
+            Task::Lost {
+                number,
+                is_suspicion,
+            } => self.lost(number, is_suspicion),
+            Task::Moved(keys) => {
+                for key in keys {
+                    self.replay(&key, |flow, slot| slot == flow.active)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Prompts every connection whose active instance is lost.
+    fn lost(&self, lost: u32, is_suspicion: bool) -> Result<(), DataplaneError> {
+        let addresses: HashMap<(u16, u8), IpAddr> = self
+            .maps
+            .vnis()?
+            .into_iter()
+            .map(|(address, vni)| ((vni.vni, vni.address), address))
+            .collect();
+        let mut instances: HashMap<u16, Instance> = HashMap::new();
+        let mut sent = 0;
+        let mut failed = None;
+        self.maps.walk_flows(
+            |entry| {
+                let address = addresses.get(&(entry.key.vni, entry.key.address));
+                let Some(address) = address.filter(|_| prompt::concerns(&entry, lost)) else {
+                    return ControlFlow::Continue(());
+                };
+                for number in entry.flow.instances {
+                    if let Ok(found) = self.maps.instance(number.into()) {
+                        instances.insert(number, found);
+                    }
+                }
+                // Bytes before acknowledgements: an answer that arrives first moves the flow too.
+                if entry.sync.is_some() {
+                    let mirrors = self.replay(entry.key, |flow, slot| slot != flow.active);
+                    failed = mirrors.err().or(failed.take());
+                }
+                for (ifindex, frame) in prompt::frames(&entry, *address, &instances, is_suspicion) {
+                    match self.injector.send(ifindex, &frame) {
+                        Ok(()) => sent += 1,
+                        Err(error) => failed = Some(error),
+                    }
+                }
+                ControlFlow::Continue(())
+            },
+            || ControlFlow::Continue(()),
+        )?;
+        debug!(instance = lost, sent, "prompts");
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Lets the programs take in the last words of the `chosen` slots of a flow once more, if the
+    /// client lacks them.
+    fn replay(
+        &self,
+        key: &FlowKey,
+        chosen: impl Fn(&Flow, u8) -> bool,
+    ) -> Result<(), DataplaneError> {
+        // As it is now: it may have moved since it was met on a walk.
+        let Some(flow) = self.maps.mirrored_flow(key)? else {
+            return Ok(());
+        };
+        for slot in (0..flow.flow.replicas).filter(|slot| chosen(&flow.flow, *slot)) {
+            let (first, second) = places(steering::hash(key), slot);
+            for place in [first, second] {
+                let parked = self.maps.parked(place)?;
+                if let Some(frame) = replay::last_word(&parked, key, &flow, slot) {
+                    let number = flow.flow.instances[usize::from(slot) % REPLICAS];
+                    let link = self.maps.instance(number.into())?.ifindex;
+                    self.injector.take_in(link, flow.flow.ifindex, frame)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
