@@ -7,4 +7,5 @@ mod datagrams;
 mod flows;
 mod mirrors;
 mod support;
+mod suspicion;
 mod takeover;

@@ -14,7 +14,7 @@ use crate::hosts::{A, B, C, D, FOUR, Family, IMPATIENT, LEAVING, WEB};
 use crate::packet::{Tcp, Wrapping};
 use crate::tables::Table;
 
-fn set_state(bench: &mut Bench, instance: u16, state: u32) {
+pub(crate) fn set_state(bench: &mut Bench, instance: u16, state: u32) {
     bench.tables.change(instance, |entry| {
         entry.state = state;
         // Half the clock's range ahead: an evacuation that is never overdue.
@@ -32,7 +32,7 @@ fn now_ms() -> u32 {
     (now.tv_sec() * 1000 + now.tv_nsec() / 1_000_000) as u32
 }
 
-fn everywhere() -> impl Iterator<Item = Conversation> {
+pub(crate) fn everywhere() -> impl Iterator<Item = Conversation> {
     Family::ALL.into_iter().flat_map(|family| {
         Wrapping::ALL.into_iter().map(move |wrapping| Conversation {
             wrapping,
@@ -41,15 +41,15 @@ fn everywhere() -> impl Iterator<Item = Conversation> {
     })
 }
 
-fn from_client(talk: &Conversation, segment: &Tcp) -> Input {
+pub(crate) fn from_client(talk: &Conversation, segment: &Tcp) -> Input {
     Input::from_client(talk.inbound().tcp(segment))
 }
 
-fn from(talk: &Conversation, slot: usize, segment: &Tcp) -> Input {
+pub(crate) fn from(talk: &Conversation, slot: usize, segment: &Tcp) -> Input {
     Input::from_instance(talk.instances()[slot], talk.of_instance(slot).tcp(segment))
 }
 
-fn delivered(talk: &Conversation, segment: &Tcp) -> Expected {
+pub(crate) fn delivered(talk: &Conversation, segment: &Tcp) -> Expected {
     Expected::to_client(Reason::Delivered, talk.outbound().tcp(segment))
 }
 

@@ -23,4 +23,5 @@ mod mutations;
 mod other_traffic;
 mod plain;
 mod specimens;
+mod suspicion;
 mod truncated;

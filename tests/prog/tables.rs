@@ -12,6 +12,7 @@ use mirror_common::event::Event;
 use mirror_common::flow::{Flow, FlowKey, TcpFlow};
 use mirror_common::instance::{Instance, Vitals};
 use mirror_common::limits::{REPLICAS, STEERING_BUCKETS};
+use mirror_common::parked::{Parked, places};
 use mirror_common::reason::Reason;
 use mirror_common::replica_set::ReplicaSet;
 use mirror_common::vni::{Vni, VniKey};
@@ -44,6 +45,7 @@ pub(crate) struct Tables {
     pub(crate) mirrored: HashMap<MapData, FlowKey, TcpFlow>,
     pub(crate) half_open: HashMap<MapData, FlowKey, TcpFlow>,
     pub(crate) datagrams: HashMap<MapData, FlowKey, Flow>,
+    parked: Array<MapData, Parked>,
     counters: PerCpuArray<MapData, u64>,
     events: RingBuf<MapData>,
     ports: DevMapHash<MapData>,
@@ -123,6 +125,7 @@ impl Tables {
             mirrored: take(ebpf, "MIRRORED_FLOWS")?,
             half_open: take(ebpf, "HALF_OPEN")?,
             datagrams: take(ebpf, "DATAGRAM_FLOWS")?,
+            parked: take(ebpf, "PARKED")?,
             counters: take(ebpf, "COUNTERS")?,
             events: take(ebpf, "EVENTS")?,
             ports,
@@ -183,6 +186,14 @@ impl Tables {
         let mut entry = self.instances.get(&index, 0).unwrap();
         change(&mut entry);
         self.instances.set(index, entry, 0).unwrap();
+    }
+
+    /// The segment that is parked for a slot of a flow: what follows it, and its frame.
+    pub(crate) fn parked(&self, key: &FlowKey, slot: u8) -> Option<(u32, Vec<u8>)> {
+        let (first, second) = places(mirror_common::steering::hash(key), slot);
+        let found = [first, second].map(|place| self.parked.get(&place, 0).unwrap());
+        let found = found.iter().find(|parked| parked.is_of(key, slot))?;
+        Some((found.end, found.frame[..usize::from(found.length)].to_vec()))
     }
 
     /// Takes a redirect target away.

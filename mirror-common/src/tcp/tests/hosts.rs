@@ -194,6 +194,10 @@ impl Net {
         self.set(slot, instance::state::DEAD);
     }
 
+    pub(super) fn suspect(&mut self, slot: u8) {
+        self.set(slot, instance::state::SUSPECT);
+    }
+
     pub(super) fn restore(&mut self, slot: u8) {
         self.set(slot, instance::state::UP);
     }

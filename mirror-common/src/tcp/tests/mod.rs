@@ -10,6 +10,7 @@ mod hosts;
 mod lag;
 mod say;
 mod sim;
+mod suspicion;
 mod takeover;
 mod translation;
 mod turn_round;
