@@ -32,6 +32,8 @@ pub mod cause {
     pub const REFUSED: u8 = 5;
     /// The agent suspects the instance.
     pub const SUSPECTED: u8 = 6;
+    /// The active replica closed, and no mirror did within a retransmission time.
+    pub const CLOSED_ALONE: u8 = 7;
 }
 
 /// One event.

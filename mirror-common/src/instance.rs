@@ -3,19 +3,29 @@
 use crate::{assert_size, pod};
 
 /// What an instance may be used for. One write of this takes an instance out.
+///
+/// Made of bits, each of which includes those below it, so that the dataplane needs no comparison
+/// and a greater state is one that can be relied on further.
 pub mod state {
+    /// It gets copies and is listened to.
+    pub const REACHABLE: u32 = 1;
+    /// It is relied on: waited for, and fit to be active.
+    pub const ALIVE: u32 = 2;
+    /// It is relied on without reserve.
+    pub const STAYS: u32 = 4;
+
     /// Not configured.
     pub const NONE: u32 = 0;
-    /// Serves.
-    pub const UP: u32 = 1;
-    /// Its flows move to warm mirrors, each at a moment when nothing has to be retransmitted; it
-    /// stays a mirror of them.
-    pub const EVACUATING: u32 = 2;
     /// Takes part in nothing: its flows move at their next packet and nobody waits for it.
-    pub const DEAD: u32 = 3;
+    pub const DEAD: u32 = 8;
     /// Dead for all that depends on it, alive for all that it may still do: its flows move and
     /// nobody waits for it, but copies go on to it, so that a false alarm costs no warm replica.
-    pub const SUSPECT: u32 = 4;
+    pub const SUSPECT: u32 = DEAD | REACHABLE;
+    /// Its flows move to warm mirrors, each at a moment when nothing has to be retransmitted; it
+    /// stays a mirror of them.
+    pub const EVACUATING: u32 = SUSPECT | ALIVE;
+    /// Serves.
+    pub const UP: u32 = EVACUATING | STAYS;
 }
 
 /// One entry of the instance table. Written by the agent, read by the dataplane.

@@ -48,6 +48,8 @@ reasons! {
         MirrorSuppressed = "mirror_suppressed",
         /// A replica's packet turned round as an ACK with the client's numbers.
         TurnedRound = "turned_round",
+        /// A cold replica's packet answered with a reset in the client's name: its socket is closed.
+        ColdReset = "cold_reset",
         /// An ACK that would have told the client nothing new.
         AckHeld = "ack_held",
         /// A SYN-ACK held until the mirrors answered.

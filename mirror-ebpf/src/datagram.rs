@@ -192,7 +192,7 @@ fn follow_health(flow: &mut Flow, key: &FlowKey, conditions: &Conditions, now: N
     }
     let mut best = active;
     for slot in 0..REPLICAS as u8 {
-        if conditions.reliability(slot) > conditions.reliability(best) {
+        if conditions.state_of(slot) > conditions.state_of(best) {
             best = slot;
         }
     }

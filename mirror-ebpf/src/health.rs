@@ -1,6 +1,11 @@
 //! What the instance table says of a flow's replicas.
 
-use mirror_common::{flow::Flow, limits::REPLICAS, tcp::Conditions, tcp::Notes, vni::Vni};
+use mirror_common::{
+    flow::Flow,
+    limits::REPLICAS,
+    tcp::{Conditions, Notes, replica::Output},
+    vni::Vni,
+};
 
 use crate::{
     maps::{INSTANCES, SCRATCH},
@@ -14,6 +19,9 @@ pub(crate) struct World {
     pub(crate) ifindex: [u32; REPLICAS],
     /// What the protocol notes.
     pub(crate) notes: Notes,
+    /// What it makes of a replica's packet. Kept here so that the verifier goes on with one state
+    /// after the protocol, not with one for each way through it.
+    pub(crate) output: Output,
 }
 
 /// Looks up a flow's replicas. The table's words are copied as they are, without a branch on

@@ -223,6 +223,16 @@ impl Conversation {
         }
     }
 
+    /// The reset that closes a cold replica's socket, which has received `c` bytes, as it must see it.
+    pub(crate) fn cold_reset(&self, slot: usize, c: u32) -> Vec<u8> {
+        self.to_instance(slot).tcp(&Tcp {
+            flags: bit::RST,
+            seq: CLIENT_ISN.wrapping_add(1).wrapping_add(c),
+            options: self.options(0, 0),
+            ..Tcp::default()
+        })
+    }
+
     /// The copy for a replica of a client's segment that acknowledges `s` bytes.
     pub(crate) fn copy(&self, slot: usize, s: u32) -> PlannedCopy {
         PlannedCopy {

@@ -229,7 +229,7 @@ fn a_mirror_is_waited_for_so_long_only() {
             &Input::from_client(talk.inbound().tcp(&data)),
             &alone,
         );
-        let late_for_good = Expected::drop(Reason::MirrorSuppressed).heard(B);
+        let late_for_good = Expected::turned(Reason::ColdReset, talk.cold_reset(1, 0)).heard(B);
         check(bench, &late, &late_for_good);
     });
 }

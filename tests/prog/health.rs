@@ -77,10 +77,10 @@ fn a_dead_instance_is_left_at_the_clients_next_packet() {
             );
             let (_, flow) = bench.tables.find(&talk.key()).unwrap();
             assert_eq!((flow.active, flow.takeovers), (1, 1));
-            // What the dead one still says stays unheard.
+            // What the dead one still says stays unheard, and its socket is closed.
             let ghost = talk.replica(0, 0, 0).with_payload(b"answer");
-            let suppressed = Expected::drop(Reason::MirrorSuppressed).heard(A);
-            check(bench, &from(&talk, 0, &ghost), &suppressed);
+            let reset = Expected::turned(Reason::ColdReset, talk.cold_reset(0, 0)).heard(A);
+            check(bench, &from(&talk, 0, &ghost), &reset);
         }
     });
 }

@@ -35,7 +35,10 @@ pub fn syn_ack(
         }
         return Output::drop(Reason::BadHandshakeAck);
     }
-    if flow.replica(from).state == slot::COLD || !conditions.is_reachable(from) {
+    if flow.replica(from).state == slot::COLD {
+        return Output::refuse(packet);
+    }
+    if !conditions.is_reachable(from) {
         return Output::drop(Reason::MirrorSuppressed);
     }
     if flow.flow.state == state::HANDSHAKE {
@@ -46,11 +49,11 @@ pub fn syn_ack(
     if !known {
         if flow.sync.client_nxt != flow.sync.client_isn.wrapping_add(1) {
             flow.chill(from, Cold::HandshakeMissed, notes);
-            return Output::drop(Reason::MirrorSuppressed);
+            return Output::refuse(packet);
         }
         if packet.options != flow.sync.options {
             flow.chill(from, Cold::OptionMismatch, notes);
-            return Output::drop(Reason::MirrorSuppressed);
+            return Output::refuse(packet);
         }
         learn(flow, from, packet, notes);
         let offset = packet.ts_val.wrapping_sub(flow.sync.ts_sent);

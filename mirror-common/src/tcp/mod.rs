@@ -54,8 +54,8 @@ pub struct Replica {
     pub ts_last: u32,
     /// The sequence number after its FIN, when [`flag::FIN`] is set.
     pub fin: u32,
-    /// Since when it is behind the active replica without progress: `CLOCK_MONOTONIC` in ms,
-    /// wrapping; 0 when it is not.
+    /// Since when it is behind the active replica without progress, or, if it is the active one, since
+    /// when its FIN is held: `CLOCK_MONOTONIC` in ms, wrapping; 0 when it is not.
     pub behind_ms: u32,
     /// Bits of [`flag`].
     pub flags: u8,
@@ -153,28 +153,25 @@ impl Conditions {
     /// Whether a slot's instance may be active without reserve.
     #[inline(always)]
     pub const fn is_up(&self, slot: u8) -> bool {
-        self.state[slot as usize & (REPLICAS - 1)] == instance::state::UP as u8
+        self.state_of(slot) as u32 & instance::state::STAYS != 0
     }
 
     /// Whether a slot's instance is relied on: it is up, or is being evacuated.
     #[inline(always)]
     pub const fn is_alive(&self, slot: u8) -> bool {
-        self.is_up(slot)
-            || self.state[slot as usize & (REPLICAS - 1)] == instance::state::EVACUATING as u8
+        self.state_of(slot) as u32 & instance::state::ALIVE != 0
     }
 
     /// Whether a slot's instance gets copies and is listened to: it is alive, or may be.
     #[inline(always)]
     pub const fn is_reachable(&self, slot: u8) -> bool {
-        self.is_alive(slot)
-            || self.state[slot as usize & (REPLICAS - 1)] == instance::state::SUSPECT as u8
+        self.state_of(slot) as u32 & instance::state::REACHABLE != 0
     }
 
-    /// How far a slot's instance can be relied on, for comparison: nothing that may be dead is
-    /// better than anything that is alive, and nothing that is about to go better than what stays.
+    /// The state of a slot's instance: the greater, the further it can be relied on.
     #[inline(always)]
-    pub const fn reliability(&self, slot: u8) -> u8 {
-        self.is_reachable(slot) as u8 + self.is_alive(slot) as u8 + self.is_up(slot) as u8
+    pub const fn state_of(&self, slot: u8) -> u8 {
+        self.state[slot as usize & (REPLICAS - 1)]
     }
 
     /// Whether the time to wait for a good moment is over.
@@ -264,7 +261,7 @@ impl TcpFlow {
     /// Whether a replica is warm and is listened to.
     #[inline(always)]
     pub fn is_warm(&self, slot: u8, conditions: &Conditions) -> bool {
-        self.replica(slot).state == slot::WARM && conditions.is_reachable(slot)
+        (self.replica(slot).state == slot::WARM) & conditions.is_reachable(slot)
     }
 
     /// Whether a replica has not acknowledged what the client was told is acknowledged: nobody
@@ -277,7 +274,7 @@ impl TcpFlow {
     /// Whether a replica is warm and is waited for.
     #[inline(always)]
     pub fn is_relied_on(&self, slot: u8, conditions: &Conditions) -> bool {
-        self.replica(slot).state == slot::WARM && conditions.is_alive(slot)
+        (self.replica(slot).state == slot::WARM) & conditions.is_alive(slot)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Packets from a replica: learn, hold, deliver in canonical numbers, or suppress.
 
 use super::{
-    Conditions, Notes, Segment, TcpFlow, closing, flag, handshake, option, roles, segment::bit, seq,
+    Conditions, Notes, Segment, TcpFlow, closing, flag, handshake, option, roles, segment::bit,
+    seq, slot,
 };
 use crate::{
     event::cause,
@@ -19,7 +20,7 @@ pub enum Verdict {
     ToClient,
     /// Send it to the client as a pure ACK: payload and FIN cut off.
     AckToClient,
-    /// Send it back to the replica as a pure ACK of the client.
+    /// Send it back to the replica as a bare segment of the client.
     TurnRound,
     /// Drop it.
     Drop,
@@ -43,6 +44,8 @@ pub struct Output {
     pub ts_ecr: u32,
     /// Window field.
     pub window: u16,
+    /// Flags of the bare segment that takes its place, when one does.
+    pub flags: u8,
     /// Its FIN waits for the mirrors' and is cleared.
     pub strip_fin: bool,
     /// Its SACK blocks claim what a mirror may lack and are blanked.
@@ -64,9 +67,22 @@ impl Output {
             ts_val: 0,
             ts_ecr: 0,
             window: 0,
+            flags: bit::ACK,
             strip_fin: false,
             blank_sack: false,
             park: false,
+        }
+    }
+
+    /// Ends a cold replica's connection: it will never speak again, and gets nothing any more. The
+    /// number is the one that it waits for by its own word (RFC 5961, section 3.2).
+    #[inline(always)]
+    pub fn refuse(packet: &Segment) -> Self {
+        Self {
+            verdict: Verdict::TurnRound,
+            flags: bit::RST,
+            seq: packet.ack,
+            ..Self::drop(Reason::ColdReset)
         }
     }
 
@@ -113,22 +129,35 @@ pub fn receive(
     if packet.is(bit::RST) {
         return closing::reset(flow, from, packet, conditions, notes);
     }
+    if flow.replica(from).state == slot::COLD {
+        return Output::refuse(packet);
+    }
     if !flow.is_warm(from, conditions) {
         return Output::drop(Reason::MirrorSuppressed);
     }
     let advanced = learn(flow, from, packet, notes);
     closing::judge(flow, from, packet, conditions, notes);
     roles::bound_lag(flow, conditions, notes);
-    if has_lost_bytes(flow, from, packet, advanced) {
+    let lost = has_lost_bytes(flow, from, packet, advanced);
+    let output = if lost {
         flow.chill(from, Cold::LagBytes, notes);
-        roles::promote(flow, conditions, cause::DEAD, roles::cost::NEVER, notes);
-        return Output::drop(Reason::MirrorSuppressed);
-    }
-    let output = if from == flow.flow.active {
+        Output::drop(Reason::MirrorSuppressed)
+    } else if from == flow.flow.active {
         from_active(flow, from, packet, conditions, advanced)
     } else {
         from_mirror(flow, from, packet, conditions, advanced)
     };
+    // A FIN that is held and repeated for too long: one of those that do not close goes on with the
+    // connection. The one that closed stays warm, should they agree after all.
+    let alone = output.reason == Reason::FinHeld && roles::has_waited(flow, from, conditions);
+    if lost | alone {
+        let (why, limit) = match lost {
+            true => (cause::DEAD, roles::cost::NEVER),
+            false => (cause::CLOSED_ALONE, roles::cost::CLOSED),
+        };
+        // One call for both: the verifier follows each by itself.
+        roles::promote(flow, conditions, why, limit, notes);
+    }
     flow.close_when_done(notes);
     output
 }

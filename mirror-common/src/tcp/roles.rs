@@ -73,26 +73,24 @@ fn cost_of(flow: &TcpFlow, conditions: &Conditions, candidate: u8) -> u32 {
     let replica = flow.replica(candidate);
     // Before the SYN-ACK went out nothing binds the flow to anybody.
     let unbound = flow.flow.state == state::HANDSHAKE;
-    let able = replica.state == slot::WARM || (replica.state == slot::PENDING && unbound);
-    if !able || !conditions.is_reachable(candidate) {
+    let able = (replica.state == slot::WARM) | ((replica.state == slot::PENDING) & unbound);
+    if !(able & conditions.is_reachable(candidate)) {
         return cost::NEVER;
     }
+    let (alive, up) = (conditions.is_alive(candidate), conditions.is_up(candidate));
+    let lacking = conditions.has(vni::flag::HOLD_ACKS) & flow.is_lacking(candidate);
     // Sums, not branches: the verifier would follow each of them through all that comes after.
-    let lacking = !unbound & conditions.has(vni::flag::HOLD_ACKS) & flow.is_lacking(candidate);
-    let penalty = u32::from(!conditions.is_alive(candidate)) * cost::SUSPECT
-        + u32::from(conditions.is_alive(candidate) & !conditions.is_up(candidate))
-            * cost::EVACUATING
-        + u32::from(lacking) * cost::LACKING;
-    let produced = flow.produced(candidate);
+    let penalty = u32::from(!alive) * cost::SUSPECT + u32::from(alive & !up) * cost::EVACUATING;
     if unbound {
-        penalty
-    } else if !seq::after(produced, flow.sync.sent) {
-        penalty | (flow.sync.sent.wrapping_sub(produced) & (cost::AHEAD - 1))
-    } else {
-        let closed = u32::from(replica.flags & flag::FIN) * (cost::CLOSED / flag::FIN as u32);
-        let ahead = produced.wrapping_sub(flow.sync.sent) & (cost::AHEAD - 1);
-        penalty | cost::AHEAD | closed | ahead
+        return penalty;
     }
+    let penalty = penalty + u32::from(lacking) * cost::LACKING;
+    let ahead = flow.produced(candidate).wrapping_sub(flow.sync.sent) as i32;
+    if ahead <= 0 {
+        return penalty | (ahead.wrapping_neg() as u32 & (cost::AHEAD - 1));
+    }
+    let closed = u32::from(replica.flags & flag::FIN) * (cost::CLOSED / flag::FIN as u32);
+    penalty | cost::AHEAD | closed | (ahead as u32 & (cost::AHEAD - 1))
 }
 
 /// Makes a replica active.
@@ -139,7 +137,9 @@ pub fn bound_lag(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut Notes)
             // The agent bounds the time for which an instance is suspect.
             flow.replica_mut(mirror).behind_ms = 0;
         } else if behind || shuts_out(flow, mirror, conditions) {
-            bound_time(flow, mirror, conditions, notes);
+            if has_waited(flow, mirror, conditions) {
+                flow.chill(mirror, Cold::LagTime, notes);
+            }
         } else {
             flow.replica_mut(mirror).behind_ms = 0;
         }
@@ -165,15 +165,15 @@ fn shuts_out(flow: &TcpFlow, mirror: u8, conditions: &Conditions) -> bool {
         & (room < 1 << (flow.sync.window_scale & 15))
 }
 
-/// Starts a mirror's time, or ends it. Progress starts it anew.
+/// Starts a replica's time, or tells that it is over. Progress starts it anew.
 #[inline(always)]
-fn bound_time(flow: &mut TcpFlow, mirror: u8, conditions: &Conditions, notes: &mut Notes) {
-    let replica = flow.replica_mut(mirror);
-    let waited = conditions.now_ms.wrapping_sub(replica.behind_ms) as i32;
+pub(super) fn has_waited(flow: &mut TcpFlow, slot: u8, conditions: &Conditions) -> bool {
+    let replica = flow.replica_mut(slot);
     if replica.behind_ms == 0 {
         // Odd, since 0 means "not behind".
         replica.behind_ms = conditions.now_ms | 1;
-    } else if waited > conditions.vni.lag_ms_max as i32 {
-        flow.chill(mirror, Cold::LagTime, notes);
+        return false;
     }
+    let waited = conditions.now_ms.wrapping_sub(replica.behind_ms) as i32;
+    waited > conditions.vni.lag_ms_max as i32
 }

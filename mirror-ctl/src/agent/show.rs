@@ -277,6 +277,7 @@ const fn cause_name(number: u8) -> &'static str {
         cause::CLOSED_EARLY => "closed_early",
         cause::REFUSED => "refused",
         cause::SUSPECTED => "suspected",
+        cause::CLOSED_ALONE => "closed_alone",
         _ => "unknown",
     }
 }

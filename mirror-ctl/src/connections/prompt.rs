@@ -14,9 +14,9 @@ use std::{collections::HashMap, net::IpAddr};
 
 use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
 use mirror_common::{
-    flow::{FlowKey, state},
+    flow::{FlowKey, TcpFlow, state},
     instance::{self, Instance},
-    tcp::{TcpSync, seq, slot},
+    tcp::{TcpSync, flag, seq, slot},
 };
 
 use crate::dataplane::{Entry, FlowTable, address_from};
@@ -71,6 +71,21 @@ pub(super) fn frames(
         }
     }
     frames
+}
+
+/// The segment that makes a cold replica at an instance speak, if it has a socket.
+pub(super) fn to_cold(
+    key: &FlowKey,
+    flow: &TcpFlow,
+    number: u16,
+    instance: &Instance,
+    vni: IpAddr,
+) -> Option<Vec<u8>> {
+    let mut replicas = flow.sync.replicas.iter().zip(flow.flow.instances);
+    let (replica, _) =
+        replicas.find(|(replica, of)| *of == number && replica.state == slot::COLD)?;
+    let answered = replica.flags & flag::SYN_ACK != 0;
+    answered.then(|| to_replica(key, &flow.sync, replica, instance, vni))
 }
 
 /// A segment in the client's name that a replica answers.
@@ -245,6 +260,25 @@ pub(super) mod tests {
         let asked = (80, 150, 10, 500);
         check(Some(&sync()), instance::state::UP, false, &[(4, asked)]);
         check(Some(&sync()), instance::state::UP, true, &[(4, asked)]);
+    }
+
+    #[test]
+    fn a_cold_replica_with_a_socket_is_asked_in_its_own_numbers() {
+        let ask = |flags, state| {
+            let mut flow = TcpFlow {
+                flow: flow(),
+                sync: sync(),
+            };
+            flow.sync.replicas[1].state = state;
+            flow.sync.replicas[1].flags = flags;
+            let vni = IpAddr::from([10, 77, 0, 100]);
+            let up = up(4, instance::state::UP);
+            to_cold(&key(), &flow, 2, &up, vni).map(|frame| numbers(&frame))
+        };
+        let asked = (80, 150, 10, 500);
+        assert_eq!(ask(flag::SYN_ACK, slot::COLD), Some(asked));
+        assert_eq!(ask(flag::SYN_ACK, slot::WARM), None);
+        assert_eq!(ask(0, slot::COLD), None);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! An instance that is dead or suspect: each of its connections is prompted ([`super::prompt`]), so
 //! that the dataplane moves it now. Any connection that moved: what its new active replica said
-//! ahead of the old one is said once more ([`super::replay`]).
+//! ahead of the old one is said once more ([`super::replay`]). A replica that went cold is prompted
+//! too: what it answers, the dataplane answers with a reset, and its socket is gone.
 
 use std::{
     collections::HashMap,
@@ -31,6 +32,8 @@ enum Task {
     Lost { number: u32, is_suspicion: bool },
     /// Connections moved.
     Moved(Vec<FlowKey>),
+    /// Replicas went cold: of which connections, and at which instances.
+    Chilled(Vec<(FlowKey, u16)>),
 }
 
 /// The thread's handle; the thread ends with the last one.
@@ -64,10 +67,16 @@ impl Rescuer {
 
     /// The dataplane reported events.
     pub fn reported(&self, events: &[Event]) {
-        let takeovers = events.iter().filter(|event| event.kind == kind::TAKEOVER);
-        let moved: Vec<FlowKey> = takeovers.map(|event| event.flow).collect();
+        let of = |wanted: u8| events.iter().filter(move |event| event.kind == wanted);
+        let moved: Vec<FlowKey> = of(kind::TAKEOVER).map(|event| event.flow).collect();
         if !moved.is_empty() {
             self.send(Task::Moved(moved));
+        }
+        let chilled: Vec<(FlowKey, u16)> = of(kind::FLOW_COLD)
+            .map(|event| (event.flow, event.from))
+            .collect();
+        if !chilled.is_empty() {
+            self.send(Task::Chilled(chilled));
         }
     }
 
@@ -96,17 +105,41 @@ impl Rescue {
                 }
                 Ok(())
             }
+            Task::Chilled(chilled) => self.chilled(&chilled),
         }
+    }
+
+    /// The VNIs' addresses by their places in flow keys.
+    fn addresses(&self) -> Result<HashMap<(u16, u8), IpAddr>, DataplaneError> {
+        let vnis = self.maps.vnis()?.into_iter();
+        Ok(vnis
+            .map(|(address, vni)| ((vni.vni, vni.address), address))
+            .collect())
+    }
+
+    /// Prompts cold replicas, where their instances can be reached.
+    fn chilled(&self, chilled: &[(FlowKey, u16)]) -> Result<(), DataplaneError> {
+        let addresses = self.addresses()?;
+        for (key, number) in chilled {
+            let instance = self.maps.instance(u32::from(*number))?;
+            let Some(address) = addresses.get(&(key.vni, key.address)) else {
+                continue;
+            };
+            if instance.state & instance::state::REACHABLE == 0 {
+                continue;
+            }
+            if let Some(flow) = self.maps.mirrored_flow(key)?
+                && let Some(frame) = prompt::to_cold(key, &flow, *number, &instance, *address)
+            {
+                self.injector.send(instance.ifindex, &frame)?;
+            }
+        }
+        Ok(())
     }
 
     /// Prompts every connection whose active instance is lost.
     fn lost(&self, lost: u32, is_suspicion: bool) -> Result<(), DataplaneError> {
-        let addresses: HashMap<(u16, u8), IpAddr> = self
-            .maps
-            .vnis()?
-            .into_iter()
-            .map(|(address, vni)| ((vni.vni, vni.address), address))
-            .collect();
+        let addresses = self.addresses()?;
         let mut instances: HashMap<u16, Instance> = HashMap::new();
         let mut sent = 0;
         let mut failed = None;

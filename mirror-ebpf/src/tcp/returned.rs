@@ -140,17 +140,18 @@ fn mirrored_from_replica(packet: &Packet<'_>, flow: *mut TcpFlow, instance: u16)
     let Some(held) = lock::take(steering::hash(packet.key)) else {
         return report::drop(Reason::NoReplica);
     };
-    let output = replica::receive(flow, from, segment, conditions, notes);
-    if output.verdict == Verdict::ToClient {
+    world.output = replica::receive(flow, from, segment, conditions, notes);
+    if world.output.verdict == Verdict::ToClient {
         flow.flow.packets += 1;
         flow.flow.seen_s = packet.now.s();
     }
     drop(held);
     report::notes(packet.ctx, packet.key, flow, notes, packet.now);
+    let output = &world.output;
     if output.park {
         park::keep(packet.ctx, packet.key, from, segment.end(), packet.now);
     }
-    carry_out(packet, flow, &output).unwrap_or_else(|| report::drop(Reason::Malformed))
+    carry_out(packet, flow, output).unwrap_or_else(|| report::drop(Reason::Malformed))
 }
 
 /// Rewrites a replica's segment as the protocol decided and sends it on.
@@ -180,7 +181,7 @@ fn carry_out(packet: &Packet<'_>, flow: &TcpFlow, output: &Output) -> Option<Act
     } else {
         let bare = Bare {
             fields,
-            flags: bit::ACK,
+            flags: output.flags,
             timestamps: segment.options & option::TIMESTAMP != 0,
             back,
         };

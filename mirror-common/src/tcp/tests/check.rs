@@ -8,6 +8,7 @@ use crate::{
     tcp::{
         client,
         replica::{Output, Verdict},
+        segment::bit,
         slot,
     },
 };
@@ -54,6 +55,7 @@ impl Net {
                 assert_eq!(output.seq, self.flow.sync.sent, "not at the end: {self:?}");
                 Seen::Acked(clients(output.ack))
             }
+            Verdict::TurnRound if output.flags == bit::RST => Seen::Refused(clients(output.seq)),
             Verdict::TurnRound => {
                 assert_eq!(output.seq, self.flow.sync.client_nxt, "{self:?}");
                 assert_eq!(output.window, self.flow.sync.client_window, "{self:?}");

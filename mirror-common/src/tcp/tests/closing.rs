@@ -99,7 +99,35 @@ fn a_mirror_that_goes_on_beyond_the_fin_takes_over() {
         net.check_takeover(cause::CLOSED_EARLY, A, B);
         assert_eq!(net.flow.replica(A).cold, Cold::ClosedEarly as u8);
         net.check_client(ack(100), &[(B, 100)]);
-        net.check(A, fin(0), SUPPRESSED);
+        net.check(A, fin(0), Seen::Refused(0));
+    });
+}
+
+/// A server process that is killed while the connection is idle: nobody has anything to say, and the
+/// client must not wait for a close that never comes, nor see one.
+#[test]
+fn a_fin_that_is_held_for_too_long_leaves_the_flow_to_a_mirror() {
+    everywhere(|net| {
+        net.establish(3);
+        net.check(C, fin(0), SUPPRESSED);
+        net.check(A, fin(0), FIN_HELD);
+        net.wait(net.conditions.vni.lag_ms_max + 2);
+        net.check(A, fin(0), FIN_HELD);
+        net.check_takeover(cause::CLOSED_ALONE, A, B);
+        net.check_warm(&[A, B, C]);
+        // It closes after all.
+        net.check(B, fin(0), delivered(0, 0));
+        net.check_state(state::CLOSING);
+    });
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, fin(0), FIN_HELD);
+        net.wait(net.conditions.vni.lag_ms_max + 2);
+        net.check(A, fin(0), FIN_HELD);
+        net.check_takeover(cause::CLOSED_ALONE, A, B);
+        // Or goes on.
+        net.check(B, data(0, 100), delivered(0, 0));
+        net.check_went_cold(A, Cold::ClosedEarly);
     });
 }
 

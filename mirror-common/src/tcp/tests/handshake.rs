@@ -200,7 +200,11 @@ fn a_late_mirror_that_missed_data_is_cold() {
         net.check_client(data(0, 10), &[(A, 0)]);
         net.check_went_cold(B, Cold::HandshakeMissed);
         let output = net.syn_ack(B);
-        assert_eq!(output.verdict, Verdict::Drop, "{net:?}");
+        assert_eq!(
+            (output.verdict, output.flags),
+            (Verdict::TurnRound, bit::RST),
+            "{net:?}"
+        );
         net.check_warm(&[A]);
         assert_eq!(net.notes.went_cold, 0, "told twice: {net:?}");
     });
@@ -232,9 +236,13 @@ fn a_mirror_with_other_options_is_cold_and_the_next_syn_ack_opens() {
         net.wait(1_000);
         let output = net.syn_ack(A);
         check_opened(net, output, A);
-        // Its own handshake goes on in vain.
+        // Its own handshake is ended.
         let output = net.syn_ack(B);
-        assert_eq!(output.verdict, Verdict::Drop, "{net:?}");
+        assert_eq!(
+            (output.verdict, output.flags),
+            (Verdict::TurnRound, bit::RST),
+            "{net:?}"
+        );
         net.complete();
         net.check_warm(&[A]);
     });

@@ -93,6 +93,8 @@ pub(super) enum Seen {
     Acked(i32),
     /// Went back to the replica, acknowledging so much.
     Turned(i32),
+    /// Went back to the replica as a reset, numbered so far.
+    Refused(i32),
     /// Went nowhere.
     Dropped(Reason),
 }

@@ -275,7 +275,7 @@ impl World {
         if matches!(output.verdict, Verdict::TurnRound | Verdict::AckToClient) {
             sent.payload.clear();
             sent.segment.payload = 0;
-            sent.segment.flags = bit::ACK;
+            sent.segment.flags = output.flags;
         }
         match output.verdict {
             Verdict::Drop => {}
