@@ -64,8 +64,10 @@ pub struct Vitals {
     pub early_closes: u64,
     /// Segments it sent again.
     pub retransmissions: u64,
-    /// Reserved, 0.
-    pub pad: u64,
+    /// Since when it owes an answer to a SYN: the first after its last answer to one,
+    /// `CLOCK_MONOTONIC`, ns; 0: owes none. A full listen queue answers nothing, while
+    /// established connections go on.
+    pub syn_since_ns: u64,
 }
 assert_size!(Vitals, 64);
 

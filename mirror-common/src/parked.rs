@@ -7,6 +7,9 @@
 //! the replica had repeated it by itself; the client's selective acknowledgement of it makes the
 //! replica's TCP repeat at once whatever is missing in front of it.
 //!
+//! A SYN-ACK that is held for other replicas' is parked too, to be taken in again when it need not wait
+//! any longer.
+//!
 //! A place is shared by the flows of a hash: a segment that was overwritten costs the time of the
 //! timer and nothing else. Writers take no lock, so a reader checks the segment's checksum.
 

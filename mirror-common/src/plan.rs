@@ -14,6 +14,8 @@ pub mod flag {
     pub const ASKS: u8 = 2;
     /// An ICMP error that quotes a segment of the replica, whose sequence number is translated.
     pub const QUOTES_TCP: u8 = 4;
+    /// A SYN: starts the clock of [`crate::instance::Vitals::syn_since_ns`].
+    pub const SYN: u8 = 8;
 }
 
 /// One copy.

@@ -54,7 +54,11 @@ fn send(ctx: &XdpContext, plan: &Plan, copy: &Copy) -> Action {
         return report::drop(Reason::CloneLost);
     }
     let asks = plan.flags & plan::flag::ASKS != 0;
-    report::sent(copy.instance, asks, Now::read());
+    let now = Now::read();
+    report::sent(copy.instance, asks, now);
+    if plan.flags & plan::flag::SYN != 0 {
+        report::invited(copy.instance, now);
+    }
     report::count(Reason::CloneSent);
     Action::Pass
 }

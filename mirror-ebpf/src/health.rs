@@ -8,7 +8,7 @@ use mirror_common::{
 };
 
 use crate::{
-    maps::{INSTANCES, SCRATCH},
+    maps::{INSTANCES, SCRATCH, VITALS},
     report::Now,
 };
 
@@ -34,6 +34,7 @@ pub(crate) fn of(flow: &Flow, vni: &Vni, now: Now) -> Option<&'static mut World>
     let world = unsafe { &mut (*scratch).world };
     world.notes = Notes::default();
     world.conditions.now_ms = now.ms();
+    world.conditions.unresponsive = 0;
     world.conditions.vni = *vni;
     for slot in 0..REPLICAS {
         world.conditions.state[slot] = 0;
@@ -47,4 +48,22 @@ pub(crate) fn of(flow: &Flow, vni: &Vni, now: Now) -> Option<&'static mut World>
         }
     }
     Some(world)
+}
+
+/// Finds out whose instance has left SYNs unanswered for longer than the VNI waits. Only a SYN-ACK
+/// needs to know.
+#[inline(always)]
+pub(crate) fn find_unresponsive(flow: &Flow, world: &mut World, now: Now) {
+    let patience_ns = u64::from(world.conditions.vni.handshake_ms) * 1_000_000;
+    let mut unresponsive = 0;
+    for slot in 0..REPLICAS {
+        if slot < usize::from(flow.replicas)
+            && let Some(vitals) = VITALS.get(u32::from(flow.instances[slot]))
+        {
+            let owes = vitals.syn_since_ns != 0;
+            let late = now.ns.wrapping_sub(vitals.syn_since_ns) > patience_ns;
+            unresponsive |= u8::from(owes & late) << slot;
+        }
+    }
+    world.conditions.unresponsive = unresponsive;
 }

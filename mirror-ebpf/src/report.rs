@@ -81,6 +81,28 @@ pub(crate) fn sent(instance: u16, asks: bool, now: Now) {
     }
 }
 
+/// A SYN goes to an instance.
+#[inline(always)]
+pub(crate) fn invited(instance: u16, now: Now) {
+    if let Some(vitals) = VITALS.get_ptr_mut(u32::from(instance)) {
+        // SAFETY: as in `sent`.
+        unsafe {
+            if (*vitals).syn_since_ns == 0 {
+                (*vitals).syn_since_ns = now.ns;
+            }
+        }
+    }
+}
+
+/// An instance accepted or refused a SYN.
+#[inline(always)]
+pub(crate) fn answered(instance: u16) {
+    if let Some(vitals) = VITALS.get_ptr_mut(u32::from(instance)) {
+        // SAFETY: as in `sent`.
+        unsafe { (*vitals).syn_since_ns = 0 };
+    }
+}
+
 /// A packet came from an instance.
 #[inline(always)]
 pub(crate) fn heard(instance: u16, now: Now) {

@@ -323,6 +323,9 @@ pub(crate) fn plan_flags(segment: &Segment) -> u8 {
     if tcp_header::asks(segment) {
         flags |= plan::flag::ASKS;
     }
+    if segment.is(bit::SYN) {
+        flags |= plan::flag::SYN;
+    }
     flags
 }
 

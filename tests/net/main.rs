@@ -5,6 +5,7 @@ mod agent;
 mod capture;
 mod datagrams;
 mod flows;
+mod handshake;
 mod mirrors;
 mod support;
 mod suspicion;

@@ -3,7 +3,9 @@
 //! The client's ACK must not overtake a mirror's SYN-ACK, or that mirror would miss the ACK and
 //! perhaps data. So each SYN-ACK but the last is held; the last one is rewritten into the active
 //! replica's numbers and sent on. A mirror that does not answer costs at most the time until the
-//! next SYN-ACK after the deadline.
+//! next SYN-ACK after the deadline. So that this is not a retransmission (a second), SYN-ACKs that are
+//! held are parked, and the agent lets the programs take them in again when an instance has not
+//! answered SYNs for too long; from then on nobody waits for it until it answers one.
 
 use super::{
     Conditions, Notes, Segment, TcpFlow, flag,
@@ -112,10 +114,14 @@ fn gate(
     for other in 0..REPLICAS as u8 {
         waiting |= other < flow.flow.replicas
             && flow.replica(other).state == slot::PENDING
+            && conditions.unresponsive & (1 << other) == 0
             && conditions.is_alive(other);
     }
     if waiting && waited < conditions.vni.handshake_ms {
-        return Output::drop(Reason::SynAckHeld);
+        return Output {
+            park: true,
+            ..Output::drop(Reason::SynAckHeld)
+        };
     }
     if !flow.is_warm(flow.flow.active, conditions) {
         super::roles::activate(flow, from, cause::REFUSED, notes);

@@ -141,6 +141,8 @@ pub struct Conditions {
     pub state: [u8; REPLICAS],
     /// When an evacuation stops waiting for a good moment, by slot.
     pub deadline_ms: [u32; REPLICAS],
+    /// Bit per slot: its instance has owed an answer to a SYN for longer than the VNI waits.
+    pub unresponsive: u8,
 }
 
 impl Conditions {

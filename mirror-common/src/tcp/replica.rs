@@ -50,8 +50,8 @@ pub struct Output {
     pub strip_fin: bool,
     /// Its SACK blocks claim what a mirror may lack and are blanked.
     pub blank_sack: bool,
-    /// It ends a piece of output that nobody has sent to the client yet: kept as the replica's
-    /// last word, should it have to take over.
+    /// It ends a piece of output that nobody has sent to the client yet, or is a SYN-ACK that is held:
+    /// kept as the replica's last word, should it have to take over.
     pub park: bool,
 }
 

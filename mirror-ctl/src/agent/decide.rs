@@ -50,6 +50,8 @@ pub enum Action {
     Announce(String),
     /// Say that an instance was asked often and never heard.
     Unheard(usize),
+    /// Let handshakes go on that wait for an instance.
+    Release(usize),
     /// Ask netlink for everything again.
     Resync,
 }
@@ -316,7 +318,26 @@ impl State {
         for place in silent {
             actions.extend(self.suspect(place, now_ns));
         }
+        actions.extend(self.unresponsive(now_ns).into_iter().map(Action::Release));
         actions
+    }
+
+    /// Instances that have begun to leave SYNs unanswered for longer than their VNIs wait: the
+    /// dataplane does not wait for them from now on, but some handshakes wait already.
+    fn unresponsive(&mut self, now_ns: u64) -> Vec<usize> {
+        let mut found = Vec::new();
+        for (place, instance) in self.instances.iter_mut().enumerate() {
+            let members = self.config.vnis.iter().zip(&self.members);
+            let waits = members.filter(|(_, members)| members.contains(&place));
+            let patience_ms = waits.map(|(vni, _)| vni.handshake_ms).max().unwrap_or(0);
+            let since_ns = instance.vitals.syn_since_ns;
+            let late = now_ns.saturating_sub(since_ns) > u64::from(patience_ms) * 1_000_000;
+            if since_ns != 0 && late && instance.released_ns != since_ns {
+                instance.released_ns = since_ns;
+                found.push(place);
+            }
+        }
+        found
     }
 
     /// The dataplane reported events.

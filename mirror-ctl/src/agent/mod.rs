@@ -26,7 +26,7 @@ use tokio::{
     task::JoinHandle,
     time::{self, MissedTickBehavior},
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     clock,
@@ -253,6 +253,11 @@ impl Agent {
                          GRO or an XDP program on at its end of a veth (`ethtool -K DEV gro on`)?",
                         config.link
                     );
+                }
+                Action::Release(place) => {
+                    let instance = &self.state.instances[place];
+                    debug!(instance = instance.config.name, "leaves SYNs unanswered");
+                    self.rescuer.unresponsive(instance.number);
                 }
                 Action::Resync => self.resync().await,
             }

@@ -91,6 +91,8 @@ pub struct Instance {
     pub probe: Tally,
     /// What the dataplane noticed.
     pub vitals: Vitals,
+    /// The unanswered SYN ([`Vitals::syn_since_ns`]) for which handshakes were released last.
+    pub released_ns: u64,
     /// When its state changed last.
     pub changed_ns: u64,
     /// Why it is in its state.
@@ -117,6 +119,7 @@ impl Instance {
             trial_ns: None,
             probe: Tally::default(),
             vitals: Vitals::default(),
+            released_ns: 0,
             changed_ns: now_ns,
             cause: Cause::Configured,
             unheard_told: false,

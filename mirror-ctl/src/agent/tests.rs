@@ -413,6 +413,30 @@ fn restore_does_not_deny_facts() {
 }
 
 #[test]
+fn handshakes_that_wait_for_an_instance_are_released_once() {
+    let mut state = world();
+    let since_ns = START + S;
+    let invited = Vitals {
+        syn_since_ns: since_ns,
+        ..Vitals::default()
+    };
+    let look = |state: &mut State, vitals: Vitals, after_ms: u64| {
+        let others = Vitals::default();
+        let actions = state.looked(&[vitals, others, others], since_ns + after_ms * MS);
+        actions.contains(&Action::Release(0))
+    };
+    assert!(!look(&mut state, invited, 5));
+    assert!(look(&mut state, invited, 6));
+    assert!(!look(&mut state, invited, 1_000));
+    assert!(!look(&mut state, Vitals::default(), 2_000));
+    let again = Vitals {
+        syn_since_ns: since_ns + 3_000 * MS,
+        ..invited
+    };
+    assert!(look(&mut state, again, 3_010));
+}
+
+#[test]
 fn lost_changes_are_asked_for_again() {
     assert_eq!(world().network(&Change::Lost, START), [Action::Resync]);
 }

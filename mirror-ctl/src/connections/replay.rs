@@ -2,9 +2,14 @@
 //! for is told in `mirror_common::parked`.
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use mirror_common::{flow::FlowKey, flow::TcpFlow, parked::Parked, tcp::seq};
+use mirror_common::{
+    flow::{FlowKey, TcpFlow, state},
+    parked::Parked,
+    tcp::seq,
+};
 
-/// The frame of a parked segment, if it is `slot`'s, whole, and beyond what the client was sent.
+/// The frame of a parked segment, if it is `slot`'s, whole, and beyond what the client was sent. In
+/// the handshake nothing was sent.
 pub(super) fn last_word<'a>(
     parked: &'a Parked,
     key: &FlowKey,
@@ -12,7 +17,8 @@ pub(super) fn last_word<'a>(
     slot: u8,
 ) -> Option<&'a [u8]> {
     let end = parked.end.wrapping_sub(flow.delta(slot));
-    if !parked.is_of(key, slot) || !seq::after(end, flow.sync.sent) {
+    let unsent = flow.flow.state == state::HANDSHAKE || seq::after(end, flow.sync.sent);
+    if !parked.is_of(key, slot) || !unsent {
         return None;
     }
     let frame = parked.frame.get(..usize::from(parked.length))?;

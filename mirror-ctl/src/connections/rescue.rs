@@ -15,7 +15,7 @@ use std::{
 
 use mirror_common::{
     event::{Event, kind},
-    flow::{Flow, FlowKey},
+    flow::{Flow, FlowKey, state},
     instance::{self, Instance},
     limits::REPLICAS,
     parked::places,
@@ -24,12 +24,14 @@ use mirror_common::{
 use tracing::{debug, warn};
 
 use super::{prompt, replay};
-use crate::dataplane::{DataplaneError, Injector, Maps};
+use crate::dataplane::{DataplaneError, FlowTable, Injector, Maps};
 
 /// What there is to do.
 enum Task {
     /// An instance was lost.
     Lost { number: u32, is_suspicion: bool },
+    /// An instance leaves SYNs unanswered.
+    Unresponsive(u32),
     /// Connections moved.
     Moved(Vec<FlowKey>),
     /// Replicas went cold: of which connections, and at which instances.
@@ -63,6 +65,11 @@ impl Rescuer {
             number,
             is_suspicion: state == instance::state::SUSPECT,
         });
+    }
+
+    /// An instance leaves SYNs unanswered: handshakes wait for it.
+    pub fn unresponsive(&self, number: u32) {
+        self.send(Task::Unresponsive(number));
     }
 
     /// The dataplane reported events.
@@ -99,9 +106,10 @@ impl Rescue {
                 number,
                 is_suspicion,
             } => self.lost(number, is_suspicion),
+            Task::Unresponsive(number) => self.release(number),
             Task::Moved(keys) => {
                 for key in keys {
-                    self.replay(&key, |flow, slot| slot == flow.active)?;
+                    self.replay(FlowTable::Mirrored, &key, |flow, slot| slot == flow.active)?;
                 }
                 Ok(())
             }
@@ -128,11 +136,30 @@ impl Rescue {
             if instance.state & instance::state::REACHABLE == 0 {
                 continue;
             }
-            if let Some(flow) = self.maps.mirrored_flow(key)?
+            if let Some(flow) = self.maps.tcp_flow(FlowTable::Mirrored, key)?
                 && let Some(frame) = prompt::to_cold(key, &flow, *number, &instance, *address)
             {
                 self.injector.send(instance.ifindex, &frame)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Lets the programs take in once more the SYN-ACKs that are held for an instance's.
+    fn release(&self, number: u32) -> Result<(), DataplaneError> {
+        let mut waiting = Vec::new();
+        self.maps.walk_table(FlowTable::HalfOpen, |entry| {
+            let waits = entry
+                .flow
+                .instances
+                .iter()
+                .any(|of| u32::from(*of) == number);
+            if waits && entry.flow.state == state::HANDSHAKE {
+                waiting.push(*entry.key);
+            }
+        })?;
+        for key in waiting {
+            self.replay(FlowTable::HalfOpen, &key, |_, _| true)?;
         }
         Ok(())
     }
@@ -156,7 +183,8 @@ impl Rescue {
                 }
                 // Bytes before acknowledgements: an answer that arrives first moves the flow too.
                 if entry.sync.is_some() {
-                    let mirrors = self.replay(entry.key, |flow, slot| slot != flow.active);
+                    let mirrors =
+                        self.replay(entry.table, entry.key, |flow, slot| slot != flow.active);
                     failed = mirrors.err().or(failed.take());
                 }
                 for (ifindex, frame) in prompt::frames(&entry, *address, &instances, is_suspicion) {
@@ -170,6 +198,7 @@ impl Rescue {
             || ControlFlow::Continue(()),
         )?;
         debug!(instance = lost, sent, "prompts");
+        self.release(lost)?;
         failed.map_or(Ok(()), Err)
     }
 
@@ -177,11 +206,12 @@ impl Rescue {
     /// client lacks them.
     fn replay(
         &self,
+        table: FlowTable,
         key: &FlowKey,
         chosen: impl Fn(&Flow, u8) -> bool,
     ) -> Result<(), DataplaneError> {
         // As it is now: it may have moved since it was met on a walk.
-        let Some(flow) = self.maps.mirrored_flow(key)? else {
+        let Some(flow) = self.maps.tcp_flow(table, key)? else {
             return Ok(());
         };
         for slot in (0..flow.flow.replicas).filter(|slot| chosen(&flow.flow, *slot)) {

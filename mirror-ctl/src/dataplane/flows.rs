@@ -55,6 +55,20 @@ pub struct Entry<'a> {
 }
 
 impl Maps {
+    /// Walks one flow table to its end.
+    pub fn walk_table(
+        &self,
+        table: FlowTable,
+        mut each: impl FnMut(Entry<'_>),
+    ) -> Result<(), DataplaneError> {
+        let mut each = |entry: Entry<'_>| {
+            each(entry);
+            ControlFlow::Continue(())
+        };
+        self.walk(table, &mut each, &mut || ControlFlow::Continue(()))
+            .map(drop)
+    }
+
     /// Walks all flow tables. `between` runs after each slice (to pause, or to
     /// end the walk).
     pub fn walk_flows(
@@ -63,19 +77,23 @@ impl Maps {
         mut between: impl FnMut() -> ControlFlow<()>,
     ) -> Result<(), DataplaneError> {
         for table in FlowTable::ALL {
-            let flow = match table {
-                FlowTable::HalfOpen | FlowTable::Mirrored => {
-                    self.walk_tcp(table, &mut each, &mut between)?
-                }
-                FlowTable::Unmirrored | FlowTable::Datagram => {
-                    self.walk_plain(table, &mut each, &mut between)?
-                }
-            };
-            if flow.is_break() {
+            if self.walk(table, &mut each, &mut between)?.is_break() {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn walk(
+        &self,
+        table: FlowTable,
+        each: &mut impl FnMut(Entry<'_>) -> ControlFlow<()>,
+        between: &mut impl FnMut() -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, DataplaneError> {
+        match table {
+            FlowTable::HalfOpen | FlowTable::Mirrored => self.walk_tcp(table, each, between),
+            FlowTable::Unmirrored | FlowTable::Datagram => self.walk_plain(table, each, between),
+        }
     }
 
     fn walk_tcp(
@@ -153,12 +171,21 @@ impl Maps {
         }
     }
 
-    /// An established mirrored flow as it is now.
-    pub fn mirrored_flow(&self, key: &FlowKey) -> Result<Option<TcpFlow>, DataplaneError> {
-        match self.mirrored_flows.get(key, 0) {
+    /// A flow with its TCP state as it is now, from a table that keeps that.
+    pub fn tcp_flow(
+        &self,
+        table: FlowTable,
+        key: &FlowKey,
+    ) -> Result<Option<TcpFlow>, DataplaneError> {
+        let found = match table {
+            FlowTable::HalfOpen => self.half_open.get(key, 0),
+            FlowTable::Mirrored => self.mirrored_flows.get(key, 0),
+            FlowTable::Unmirrored | FlowTable::Datagram => return Ok(None),
+        };
+        match found {
             Ok(flow) => Ok(Some(flow)),
             Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(error).on_map("MIRRORED_FLOWS", "read"),
+            Err(error) => Err(error).on_map("flow table", "read"),
         }
     }
 

@@ -63,6 +63,9 @@ pub(crate) fn receive(
     };
     report::heard(instance, now);
     let segment = &packet.header.segment;
+    if segment.is(bit::SYN | bit::RST) {
+        report::answered(instance);
+    }
     if segment.is(bit::SYN) && tcp_header::has_partial_checksum(ctx, network, transport) {
         report::count(Reason::PartialChecksum);
         report::flow_event(packet.key, now, kind::PARTIAL_CHECKSUM, 0, instance, 0);
@@ -136,6 +139,9 @@ fn mirrored_from_replica(packet: &Packet<'_>, flow: *mut TcpFlow, instance: u16)
     let Some(world) = health::of(&flow.flow, packet.vni, packet.now) else {
         return report::drop(Reason::NoReplica);
     };
+    if segment.is(bit::SYN) {
+        health::find_unresponsive(&flow.flow, world, packet.now);
+    }
     let (conditions, notes) = (&world.conditions, &mut world.notes);
     let Some(held) = lock::take(steering::hash(packet.key)) else {
         return report::drop(Reason::NoReplica);

@@ -28,7 +28,8 @@ fn check_opened(net: &Net, output: Output, active: u8) {
 
 #[track_caller]
 fn check_held(net: &Net, output: Output) {
-    assert_eq!(output, Output::drop(Reason::SynAckHeld), "{net:?}");
+    let dropped = (Verdict::Drop, Reason::SynAckHeld);
+    assert_eq!((output.verdict, output.reason), dropped, "{net:?}");
     net.check_state(state::HANDSHAKE);
 }
 
@@ -187,6 +188,28 @@ fn a_late_mirror_joins_while_the_client_has_sent_nothing() {
         net.check_client(ack(310), &[(A, 310), (B, 10)]);
         let copy = net.copies[usize::from(B)].expect("cloned");
         assert_eq!(copy.ts_ecr, net.flow.replica(B).ts_last, "{net:?}");
+    });
+}
+
+/// A full listen queue: the instance lives, and answers no SYN.
+#[test]
+fn a_mirror_that_leaves_syns_unanswered_is_not_waited_for() {
+    everywhere(|net| {
+        net.open(3);
+        let output = net.syn_ack(A);
+        check_held(net, output);
+        assert!(output.park, "to be taken in again");
+        let output = net.syn_ack(B);
+        check_held(net, output);
+        net.conditions.unresponsive = 1 << C;
+        // What the agent does with what is parked.
+        let output = net.syn_ack(A);
+        check_opened(net, output, A);
+        net.complete();
+        net.check_warm(&[A, B]);
+        // It may still join, as any late mirror.
+        let _ = net.syn_ack(C);
+        net.check_warm(&[A, B, C]);
     });
 }
 
