@@ -1,7 +1,7 @@
 //! The clone plan: what the clone program needs to rewrite each copy of a client's packet. It
 //! travels in the XDP metadata in front of the packet, so that a clone costs no look-up.
 
-use crate::{assert_size, limits::REPLICAS};
+use crate::{assert_size, limits::REPLICAS, tcp::seq};
 
 /// Marks a plan, so that other metadata is never taken for one.
 pub const MAGIC: u16 = 0x4d56;
@@ -40,6 +40,21 @@ pub struct Copy {
 }
 assert_size!(Copy, 24);
 
+impl Copy {
+    /// A SACK block of the client in the replica's own numbers. One that reaches beyond what the
+    /// replica has produced is emptied: both edges become the acknowledgement, which stacks
+    /// ignore.
+    #[inline(always)]
+    pub const fn sack_block(&self, left: u32, right: u32) -> (u32, u32) {
+        let right = right.wrapping_add(self.delta);
+        if seq::after(right, self.snd_nxt) {
+            (self.ack, self.ack)
+        } else {
+            (left.wrapping_add(self.delta), right)
+        }
+    }
+}
+
 /// A packet's plan.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -61,3 +76,26 @@ pub struct Plan {
     pub copies: [Copy; REPLICAS],
 }
 assert_size!(Plan, 104);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(delta: u32, block: (u32, u32), expected: (u32, u32)) {
+        let copy = Copy {
+            ack: 4_000_000_000,
+            delta,
+            snd_nxt: 300,
+            ..Copy::default()
+        };
+        assert_eq!(copy.sack_block(block.0, block.1), expected);
+    }
+
+    #[test]
+    fn sack_blocks_move_across_the_wrap_and_not_beyond_what_was_produced() {
+        check(200, (0, 100), (200, 300));
+        check(u32::MAX - 99, (50, 150), (u32::MAX - 49, 50));
+        check(200, (0, 101), (4_000_000_000, 4_000_000_000));
+    }
+}

@@ -75,15 +75,7 @@ fn translate(ctx: &XdpContext, plan: &Plan, copy: &Copy) -> Option<()> {
     }
     rewrite::acknowledgement(ctx, transport, copy.ack, plan.timestamps, copy.ts_ecr)?;
     if plan.blocks != 0 {
-        rewrite::sack_edges(
-            ctx,
-            transport,
-            plan.edges,
-            plan.blocks,
-            copy.delta,
-            copy.snd_nxt,
-            copy.ack,
-        )?;
+        rewrite::sack_edges(ctx, transport, plan.edges, plan.blocks, copy)?;
     }
     Some(())
 }

@@ -4,6 +4,7 @@ use aya_ebpf::{helpers::bpf_xdp_adjust_tail, programs::XdpContext};
 use mirror_common::{
     checksum::{Delta, fold},
     limits::SACK_BLOCKS,
+    plan::Copy,
     tcp::segment::bit,
 };
 
@@ -106,17 +107,14 @@ pub(crate) fn tcp_fields(
     Some(())
 }
 
-/// Translates SACK edges by `shift`; a block that reaches beyond `limit` (the replica's space) is
-/// emptied: both edges become its acknowledgement, which stacks ignore.
+/// Translates SACK edges for a copy.
 #[inline(always)]
 pub(crate) fn sack_edges(
     ctx: &XdpContext,
     offset: usize,
     edges: u8,
     blocks: u8,
-    shift: u32,
-    limit: u32,
-    ack: u32,
+    copy: &Copy,
 ) -> Option<()> {
     let position = usize::from(edges & 63);
     let odd = position & 1 == 1;
@@ -129,12 +127,7 @@ pub(crate) fn sack_edges(
         // SAFETY: 8 bytes are there.
         unsafe {
             let (old_left, old_right) = (edges.load32::<0>(), edges.load32::<4>());
-            let mut left = u32::from_be(old_left).wrapping_add(shift);
-            let mut right = u32::from_be(old_right).wrapping_add(shift);
-            if mirror_common::tcp::seq::after(right, limit) {
-                left = ack;
-                right = ack;
-            }
+            let (left, right) = copy.sack_block(u32::from_be(old_left), u32::from_be(old_right));
             delta.double_at(odd, old_left, left.to_be());
             delta.double_at(odd, old_right, right.to_be());
             edges.store32::<0>(left.to_be());
