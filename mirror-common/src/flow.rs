@@ -107,6 +107,6 @@ pub struct TcpFlow {
     /// What keeps the replicas in step.
     pub sync: TcpSync,
 }
-assert_size!(TcpFlow, 56 + 208);
+assert_size!(TcpFlow, 56 + 216);
 
 pod!(FlowKey, Flow, TcpFlow);

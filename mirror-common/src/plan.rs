@@ -35,8 +35,8 @@ pub struct Copy {
     pub ts_ecr: u32,
     /// Instance number.
     pub instance: u16,
-    /// Zero.
-    pub pad: u16,
+    /// Window field.
+    pub window: u16,
 }
 assert_size!(Copy, 24);
 

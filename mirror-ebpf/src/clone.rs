@@ -73,7 +73,7 @@ fn translate(ctx: &XdpContext, plan: &Plan, copy: &Copy) -> Option<()> {
     if plan.flags & plan::flag::ACK == 0 {
         return Some(());
     }
-    rewrite::acknowledgement(ctx, transport, copy.ack, plan.timestamps, copy.ts_ecr)?;
+    rewrite::acknowledgement(ctx, transport, plan.timestamps, copy)?;
     if plan.blocks != 0 {
         rewrite::sack_edges(ctx, transport, plan.edges, plan.blocks, copy)?;
     }

@@ -30,6 +30,7 @@ pub fn open(flow: &mut TcpFlow, syn: &Segment, now_ms: u32) {
     sync.client_fin = syn.seq;
     sync.client_ts = syn.ts_val;
     sync.client_window = syn.window;
+    sync.client_scale = syn.window_scale;
     sync.syn_ms = now_ms;
     sync.told_ack = syn.seq.wrapping_add(1);
     sync.told_edge = sync.told_ack;
@@ -174,7 +175,10 @@ pub fn copy_for(
         packet.ts_ecr.wrapping_add(replica.ts_offset),
         replica.ts_last,
     );
+    let clamped = seq::after(own, ack) & !seq::after(packet.ack, flow.sync.sent);
+    let behind = u32::from(clamped) * own.wrapping_sub(ack);
     copy.ack = if packet.is(bit::ACK) { ack } else { packet.ack };
+    copy.window = flow.window_behind(packet.window, behind);
     copy.delta = delta;
     copy.snd_nxt = replica.snd_nxt;
     copy.ts_ecr = if packet.ts_ecr == 0 { 0 } else { ts_ecr };

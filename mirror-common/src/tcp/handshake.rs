@@ -8,7 +8,7 @@
 //! answered SYNs for too long; from then on nobody waits for it until it answers one.
 
 use super::{
-    Conditions, Notes, Segment, TcpFlow, flag,
+    Conditions, Notes, Segment, TcpFlow, flag, option,
     replica::{Output, Verdict},
     segment::bit,
     seq, slot,
@@ -150,6 +150,10 @@ fn gate(
     sync.sent = active.isn.wrapping_add(1);
     sync.window_scale = packet.window_scale;
     sync.options = packet.options;
+    // Both scale their windows, or none (RFC 7323, section 2.2).
+    if packet.options & option::WINDOW_SCALE == 0 {
+        sync.client_scale = 0;
+    }
     flow.flow.state = state::ANSWERED;
     answer(flow, packet)
 }

@@ -126,8 +126,12 @@ pub struct TcpSync {
     pub window_scale: u8,
     /// By slot.
     pub replicas: [Replica; REPLICAS],
+    /// The window scale of the client's own windows.
+    pub client_scale: u8,
+    /// Zero.
+    pub pad: [u8; 7],
 }
-assert_size!(TcpSync, 208);
+assert_size!(TcpSync, 216);
 
 /// What the protocol knows of the world when a packet arrives.
 #[repr(C)]
@@ -226,6 +230,16 @@ impl TcpFlow {
     #[inline(always)]
     pub fn produced(&self, slot: u8) -> u32 {
         self.replica(slot).snd_nxt.wrapping_sub(self.delta(slot))
+    }
+
+    /// Window field for a replica that is told an acknowledgement `behind` bytes less than the
+    /// client's: the right edge stays where the client put it. Else a replica that has yet to produce
+    /// what the client has already would wait for a window that the client shut long after.
+    #[inline(always)]
+    pub fn window_behind(&self, window: u16, behind: u32) -> u16 {
+        let more = behind >> (self.sync.client_scale & 15);
+        let sum = u32::from(window).saturating_add(more);
+        if sum > 0xffff { 0xffff } else { sum as u16 }
     }
 
     /// The canonical sequence number after a replica's FIN, when it has sent one.

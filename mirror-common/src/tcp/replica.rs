@@ -91,16 +91,15 @@ impl Output {
     pub fn turn_round(flow: &TcpFlow, from: u8, packet: &Segment) -> Self {
         let replica = flow.replica(from);
         let sync = &flow.sync;
+        let own = sync.client_ack.wrapping_add(flow.delta(from));
+        let ack = seq::min(own, replica.snd_nxt);
         Self {
             verdict: Verdict::TurnRound,
             seq: sync.client_nxt,
-            ack: seq::min(
-                sync.client_ack.wrapping_add(flow.delta(from)),
-                replica.snd_nxt,
-            ),
+            ack,
             ts_val: sync.client_ts,
             ts_ecr: packet.ts_val,
-            window: sync.client_window,
+            window: flow.window_behind(sync.client_window, own.wrapping_sub(ack)),
             ..Self::drop(Reason::TurnedRound)
         }
     }

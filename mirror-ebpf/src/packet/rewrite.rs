@@ -302,14 +302,13 @@ fn set_ip_length(
     Some(())
 }
 
-/// Rewrites acknowledgement number and timestamp echo of a client's segment in place.
+/// Rewrites acknowledgement number, window and timestamp echo of a client's segment in place.
 #[inline(always)]
 pub(crate) fn acknowledgement(
     ctx: &XdpContext,
     offset: usize,
-    ack: u32,
     timestamps: u8,
-    ts_ecr: u32,
+    copy: &Copy,
 ) -> Option<()> {
     let mut delta = Delta::new();
     if timestamps != 0 {
@@ -317,15 +316,19 @@ pub(crate) fn acknowledgement(
         let values = at(ctx, offset + position, 8)?;
         // SAFETY: 8 bytes are there.
         unsafe {
-            delta.double_at(position & 1 == 1, values.load32::<4>(), ts_ecr.to_be());
-            values.store32::<4>(ts_ecr.to_be());
+            let ts_ecr = copy.ts_ecr.to_be();
+            delta.double_at(position & 1 == 1, values.load32::<4>(), ts_ecr);
+            values.store32::<4>(ts_ecr);
         }
     }
     let header = at(ctx, offset, 20)?;
     // SAFETY: 20 bytes are there.
     unsafe {
-        delta.double(header.load32::<8>(), ack.to_be());
-        header.store32::<8>(ack.to_be());
+        let (ack, window) = (copy.ack.to_be(), copy.window.to_be());
+        delta.double(header.load32::<8>(), ack);
+        header.store32::<8>(ack);
+        delta.word(header.load16::<14>(), window);
+        header.store16::<14>(window);
         header.store16::<16>(delta.apply(header.load16::<16>()));
     }
     Some(())

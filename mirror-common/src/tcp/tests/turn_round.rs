@@ -157,3 +157,24 @@ fn acknowledgements_of_an_active_one_that_is_behind_are_not_old() {
         net.check(B, ack(50).at(299), delivered(299, 50));
     });
 }
+
+/// What the client has already needs no room there: its shut window must not hold back a replica that has
+/// yet to produce it, least of all one that has become active and must probe the client.
+#[test]
+fn a_shut_window_is_shut_where_the_client_shut_it() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, data(0, 2_560), delivered(0, 0));
+        net.check(B, data(0, 1_280), SUPPRESSED);
+        net.check_client(data(0, 10).acks(2_560).window(0), &[(A, 2_560), (B, 1_280)]);
+        let windows = net.copies.map(|copy| copy.map(|copy| copy.window));
+        assert_eq!(windows[..2], [Some(0), Some(1_280 >> 7)]);
+        net.take_over(A, B);
+        net.check(B, data(1_280, 640), Seen::Turned(1_920));
+        assert_eq!(net.output.window, 640 >> 7);
+        net.check(B, data(1_920, 640), Seen::Turned(2_560));
+        assert_eq!(net.output.window, 0);
+        // It is where the client is: now its probes reach the client.
+        net.check(B, data(2_560, 1), delivered(2_560, 0));
+    });
+}
