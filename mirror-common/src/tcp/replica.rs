@@ -253,10 +253,15 @@ fn tell(flow: &mut TcpFlow, told: Told) -> u16 {
 /// The replica's timestamp in the canonical clock. When its newest value would run backwards for
 /// the client (another replica was active before, whose clock ran ahead), the replica's clock is
 /// anchored anew. An older value, of a segment that is sent on late, is raised to what the client
-/// has seen, or its TCP would drop the segment (RFC 7323, section 5.3).
+/// has seen, or its TCP would drop the segment (RFC 7323, section 5.3). A segment that came without
+/// one says nothing about the clock.
 #[inline(always)]
-fn canonical_ts(flow: &mut TcpFlow, from: u8, ts_val: u32) -> u32 {
+fn canonical_ts(flow: &mut TcpFlow, from: u8, packet: &Segment) -> u32 {
     let ts_sent = flow.sync.ts_sent;
+    if packet.options & option::TIMESTAMP == 0 {
+        return ts_sent;
+    }
+    let ts_val = packet.ts_val;
     let replica = flow.replica_mut(from);
     let mut canonical = ts_val.wrapping_sub(replica.ts_offset);
     if seq::before(canonical, ts_sent) && ts_val == replica.ts_last {
@@ -311,13 +316,13 @@ fn from_active(
         if !news {
             return Output::turn_round(flow, from, packet);
         }
-        let ts_val = canonical_ts(flow, from, packet.ts_val);
+        let ts_val = canonical_ts(flow, from, packet);
         return acknowledge(flow, packet, told, ts_val, held);
     }
     // Nor does an empty segment say that what is in front of it was delivered: a FIN may be held.
     let ahead = seq::after(end, flow.sync.sent);
     if (behind | ahead) & (packet.payload == 0) & (strip_fin | !has_fin) {
-        let ts_val = canonical_ts(flow, from, packet.ts_val);
+        let ts_val = canonical_ts(flow, from, packet);
         return acknowledge(flow, packet, told, ts_val, held);
     }
     deliver(flow, from, packet, told, end, strip_fin, held)
@@ -366,7 +371,7 @@ fn deliver(
         seq: packet.seq.wrapping_sub(delta),
         ack: told.ack,
         window: tell(flow, told),
-        ts_val: canonical_ts(flow, from, packet.ts_val),
+        ts_val: canonical_ts(flow, from, packet),
         ts_ecr: packet.ts_ecr,
         strip_fin,
         blank_sack: held,
@@ -406,10 +411,14 @@ fn from_mirror(
         && packet.ack == told.ack
         && seq::after(active.rcv_nxt, told.ack);
     if is_news(flow, told) || lacks {
-        let ts_val = seq::max(
-            packet.ts_val.wrapping_sub(flow.replica(from).ts_offset),
-            flow.sync.ts_sent,
-        );
+        let own = packet.ts_val.wrapping_sub(flow.replica(from).ts_offset);
+        let stamped = packet.options & option::TIMESTAMP != 0;
+        let ts_sent = flow.sync.ts_sent;
+        let ts_val = if stamped {
+            seq::max(own, ts_sent)
+        } else {
+            ts_sent
+        };
         flow.sync.ts_sent = ts_val;
         return Output {
             park,

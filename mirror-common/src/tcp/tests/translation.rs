@@ -4,7 +4,7 @@ use super::hosts::{A, B, C, Net, everywhere};
 use super::say::{Seen, ack, data, delivered};
 use crate::{
     reason::Reason,
-    tcp::{option, segment::bit, seq},
+    tcp::{Segment, option, segment::bit, seq},
 };
 
 const SUPPRESSED: Seen = Seen::Dropped(Reason::MirrorSuppressed);
@@ -191,5 +191,25 @@ fn a_flow_without_timestamps_has_none() {
         let output = net.replica_segment(A, &segment);
         assert_eq!((output.ts_val, output.ts_ecr), (0, 0));
         assert_eq!(net.copies[0].expect("cloned").ts_ecr, 0);
+    });
+}
+
+/// Not every stack stamps everything (`smoltcp` answers what came without a timestamp without one).
+#[test]
+fn a_segment_without_a_timestamp_does_not_move_the_clock() {
+    everywhere(|net| {
+        net.establish(2);
+        for slot in [A, B] {
+            net.check_client(data(0, 10), &[(A, 0), (B, 0)]);
+            let before = net.flow.sync.ts_sent;
+            let plain = Segment {
+                options: 0,
+                ts_val: 0,
+                ts_ecr: 0,
+                ..net.replica_segment_of(slot, ack(10))
+            };
+            let _ = net.replica_segment(slot, &plain);
+            assert_eq!(net.flow.sync.ts_sent, before, "{net:?}");
+        }
     });
 }
