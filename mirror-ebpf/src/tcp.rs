@@ -164,7 +164,10 @@ fn begin_anew(packet: &Packet<'_>, found: Found) -> Found {
                 let _ = FLOWS.remove(packet.key);
                 Found::None
             }
-            Found::HalfOpen(flow) if (*flow).sync.client_isn != packet.header.segment.seq => {
+            Found::HalfOpen(flow)
+                if (*flow).flow.state >= state::CLOSED
+                    || (*flow).sync.client_isn != packet.header.segment.seq =>
+            {
                 Found::None
             }
             found => found,

@@ -154,8 +154,15 @@ pub fn copy_for(
 ) -> bool {
     let replica = flow.replica(slot);
     let pending = replica.flags & super::flag::SYN_ACK == 0;
+    // Bytes that the client was told are acknowledged it does not send again. A keep-alive that looks
+    // like that carries a byte that is none of the stream's (RFC 9293, section 3.8.4), and a
+    // replica that lacks the true one would take it for that.
+    let false_byte = flow.is_lacking(slot)
+        & (packet.payload > 0)
+        & !seq::after(packet.end(), flow.sync.told_ack);
     let wanted = slot < flow.flow.replicas
         && replica.state != slot::COLD
+        && !false_byte
         && (!pending || packet.is(bit::SYN | bit::RST))
         && conditions.is_reachable(slot);
     if !wanted {

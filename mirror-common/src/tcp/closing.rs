@@ -36,7 +36,9 @@ pub(super) fn judge(
     if from == active || !has_closed || !conditions.has(vni::flag::VOTE_ON_CLOSE) {
         return;
     }
-    // `fin` is after the FIN itself: it was delivered when `sent` reached it.
+    // `fin` is after the FIN itself: it was delivered when `sent` is there, unless that is another
+    // replica's byte. One behind `sent` is a death too: of a replica that became active while it was
+    // behind.
     let fin = flow.canonical_fin(active);
     let bytes_end = packet
         .seq
@@ -44,12 +46,27 @@ pub(super) fn judge(
         .wrapping_sub(flow.delta(from));
     // The place of the FIN itself may be that of a FIN whose segment was lost: there only a byte
     // shows something.
-    let shows = (packet.payload > 0) & !seq::before(bytes_end, fin);
+    // And not that of a replica that closed there too: a keep-alive may carry a byte that is none
+    // of the stream's (RFC 9293, section 3.8.4).
+    let agrees = fin_of(flow, from) == Some(fin);
+    let shows = (packet.payload > 0) & !seq::before(bytes_end, fin) & !agrees;
     let beyond = seq::after(flow.produced(from), fin) | shows;
-    if beyond & seq::before(flow.sync.sent, fin) {
+    let delivered = (flow.sync.sent == fin) & (flow.flow.state >= state::CLOSING);
+    if beyond & !delivered {
         flow.chill(active, Cold::ClosedEarly, notes);
         roles::activate(flow, from, cause::CLOSED_EARLY, notes);
     }
+}
+
+/// Whether the active replica became active while it was behind, and closed in front of what the
+/// client has: the client can never be told.
+#[inline(always)]
+pub(super) fn is_shut(flow: &TcpFlow, from: u8, conditions: &Conditions) -> bool {
+    let has_closed = flow.replica(from).flags & flag::FIN != 0;
+    (from == flow.flow.active)
+        & has_closed
+        & conditions.has(vni::flag::VOTE_ON_CLOSE)
+        & seq::before(flow.canonical_fin(from), flow.sync.sent)
 }
 
 /// Whether every warm replica has closed at `fin`.
@@ -64,6 +81,17 @@ pub(super) fn all_closed_at(flow: &TcpFlow, conditions: &Conditions, fin: u32) -
     all
 }
 
+/// Whether a reset lies far in front of what the replica was told is acknowledged: it is of the
+/// port's last use and was long on its way. Should it be the replica's after all, the next copy is
+/// answered with another one.
+#[inline(always)]
+fn is_foreign(flow: &TcpFlow, from: u8, packet: &Segment) -> bool {
+    const NEAR: u32 = 1 << 16;
+    let own = flow.sync.client_ack.wrapping_add(flow.delta(from));
+    let told = seq::min(own, flow.replica(from).snd_nxt);
+    seq::before(packet.seq.wrapping_add(NEAR), told)
+}
+
 /// Takes in a reset of replica `from`.
 #[inline(always)]
 pub(super) fn reset(
@@ -75,6 +103,9 @@ pub(super) fn reset(
 ) -> Output {
     if flow.flow.state < state::ESTABLISHED {
         return handshake::refused(flow, from, packet, conditions, notes);
+    }
+    if is_foreign(flow, from, packet) {
+        return Output::drop(Reason::MirrorSuppressed);
     }
     let open = flow.flow.state < state::CLOSED;
     if open && from == flow.flow.active && conditions.has(vni::flag::VOTE_ON_CLOSE) {

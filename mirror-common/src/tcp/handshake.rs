@@ -10,6 +10,7 @@
 use super::{
     Conditions, Notes, Segment, TcpFlow, flag, option,
     replica::{Output, Verdict},
+    roles,
     segment::bit,
     seq, slot,
 };
@@ -35,6 +36,11 @@ pub fn syn_ack(
             flow.flow.state = state::CLOSED;
             notes.closed = true;
         }
+        let young = flow.flow.state < state::ESTABLISHED;
+        if young & packet.is(bit::ACK) & conditions.is_reachable(from) {
+            // It answers a SYN of the port's last use, and would go on to.
+            return Output::refuse(packet);
+        }
         return Output::drop(Reason::BadHandshakeAck);
     }
     if flow.replica(from).state == slot::COLD {
@@ -47,9 +53,19 @@ pub fn syn_ack(
         learn(flow, from, packet, notes);
         return gate(flow, from, packet, conditions, notes);
     }
-    let known = flow.replica(from).flags & flag::SYN_ACK != 0;
+    if flow.flow.state == state::CLOSED {
+        // Reset before it was established, and this replica does not know.
+        return Output::refuse(packet);
+    }
+    // With another number it is a replica that began anew.
+    let learnt = flow.replica(from);
+    let known = (learnt.flags & flag::SYN_ACK != 0) & (learnt.isn == packet.seq);
     if !known {
         if flow.sync.client_nxt != flow.sync.client_isn.wrapping_add(1) {
+            if from == flow.flow.active {
+                // It will reset what it does not know, and is left then.
+                return Output::drop(Reason::BadHandshakeAck);
+            }
             flow.chill(from, Cold::HandshakeMissed, notes);
             return Output::refuse(packet);
         }
@@ -67,19 +83,45 @@ pub fn syn_ack(
         // The client's ACK was lost on its way to this replica.
         return Output::turn_round(flow, from, packet);
     }
-    if repeats(flow, from, packet.window_scale) {
+    if repeats(flow, from, conditions) {
+        flow.sync.window_scale = packet.window_scale;
         return answer(flow, packet);
     }
     Output::drop(Reason::MirrorSuppressed)
 }
 
 /// Whether a replica may repeat the SYN-ACK. The client may have the first one: only a replica
-/// that tells it the same window scale may, the active one if it does.
+/// that tells it the same window scale may, the active one if it does. When nobody does any more,
+/// the active one may: without a SYN-ACK there is no connection, and if the client has the first
+/// one after all, windows are misread until segments outside of them were sent again.
 #[inline(always)]
-fn repeats(flow: &TcpFlow, from: u8, window_scale: u8) -> bool {
+fn repeats(flow: &TcpFlow, from: u8, conditions: &Conditions) -> bool {
     let told = flow.sync.window_scale;
-    let active = flow.flow.active;
-    window_scale == told && (from == active || flow.replica(active).window_scale != told)
+    let mut able = 0u8;
+    for slot in 0..REPLICAS as u8 {
+        let same = flow.is_warm(slot, conditions) & (flow.replica(slot).window_scale == told);
+        able |= u8::from(same) << slot;
+    }
+    let active = 1 << (flow.flow.active & 3);
+    let speaker = 1 << (from & 3);
+    if able & active != 0 || able == 0 {
+        speaker == active
+    } else {
+        able & speaker != 0
+    }
+}
+
+/// A segment of a replica that is not warm. One that has not answered this SYN and says anything
+/// else holds what is left of the port's last use, and would never answer.
+#[inline(always)]
+pub(super) fn stale(flow: &TcpFlow, from: u8, packet: &Segment, conditions: &Conditions) -> Output {
+    let silent = flow.replica(from).state == slot::PENDING;
+    let young = flow.flow.state < state::ESTABLISHED;
+    if silent & young & packet.is(bit::ACK) & conditions.is_reachable(from) {
+        Output::refuse(packet)
+    } else {
+        Output::drop(Reason::MirrorSuppressed)
+    }
 }
 
 /// Keeps what a replica's SYN-ACK says.
@@ -124,7 +166,7 @@ fn gate(
         };
     }
     if !flow.is_warm(flow.flow.active, conditions) {
-        super::roles::activate(flow, from, cause::REFUSED, notes);
+        roles::activate(flow, from, cause::REFUSED, notes);
     }
     let active = *flow.replica(flow.flow.active);
     for other in 0..REPLICAS as u8 {
@@ -195,15 +237,16 @@ pub fn refused(
     conditions: &Conditions,
     notes: &mut Notes,
 ) -> Output {
+    // A reset of the port's last use, that was long on its way, says nothing of this SYN.
+    let learnt = flow.replica(from);
+    let of_syn = packet.is(bit::ACK) & (packet.ack == flow.sync.client_isn.wrapping_add(1));
+    let of_answer = (learnt.flags & flag::SYN_ACK != 0) & (packet.seq == learnt.snd_nxt);
+    if !of_syn & !of_answer {
+        return Output::drop(Reason::BadHandshakeAck);
+    }
     flow.chill(from, Cold::Refused, notes);
     if from == flow.flow.active {
-        super::roles::promote(
-            flow,
-            conditions,
-            cause::REFUSED,
-            super::roles::cost::NEVER,
-            notes,
-        );
+        roles::promote(flow, conditions, cause::REFUSED, roles::cost::NEVER, notes);
     }
     if from != flow.flow.active {
         return Output::drop(Reason::ResetHeld);

@@ -257,6 +257,7 @@ impl TcpFlow {
         let done = (self.flow.state == state::CLOSING)
             & (self.replica(active).flags & flag::FIN != 0)
             & (sync.client_fin != sync.client_isn)
+            & (sync.sent == self.canonical_fin(active))
             & !seq::before(sync.client_ack, self.canonical_fin(active))
             & !seq::before(sync.told_ack, sync.client_fin);
         if done {

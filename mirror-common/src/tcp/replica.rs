@@ -74,8 +74,8 @@ impl Output {
         }
     }
 
-    /// Ends a cold replica's connection: it will never speak again, and gets nothing any more. The
-    /// number is the one that it waits for by its own word (RFC 5961, section 3.2).
+    /// Ends a replica's connection: that of a cold one, which will never speak again and gets nothing
+    /// any more, or one that the client knows nothing of (RFC 9293, section 3.10.7.3). The number is the one that it waits for by its own word (RFC 5961, section 3.2).
     #[inline(always)]
     pub fn refuse(packet: &Segment) -> Self {
         Self {
@@ -131,15 +131,23 @@ pub fn receive(
     if flow.replica(from).state == slot::COLD {
         return Output::refuse(packet);
     }
-    if !flow.is_warm(from, conditions) {
-        return Output::drop(Reason::MirrorSuppressed);
+    // Until the client has answered its SYN-ACK a replica has nothing else to say.
+    let young = flow.flow.state < state::ESTABLISHED;
+    if young | !flow.is_warm(from, conditions) {
+        return handshake::stale(flow, from, packet, conditions);
     }
     let advanced = learn(flow, from, packet, notes);
     closing::judge(flow, from, packet, conditions, notes);
     roles::bound_lag(flow, conditions, notes);
-    let lost = has_lost_bytes(flow, from, packet, advanced);
+    let shut = closing::is_shut(flow, from, conditions);
+    let lost = shut | has_lost_bytes(flow, from, packet, advanced);
     let output = if lost {
-        flow.chill(from, Cold::LagBytes, notes);
+        let why = if shut {
+            Cold::ClosedEarly
+        } else {
+            Cold::LagBytes
+        };
+        flow.chill(from, why, notes);
         Output::drop(Reason::MirrorSuppressed)
     } else if from == flow.flow.active {
         from_active(flow, from, packet, conditions, advanced)
@@ -174,7 +182,8 @@ fn learn(flow: &mut TcpFlow, from: u8, packet: &Segment, notes: &mut Notes) -> b
         notes.from = from;
     }
     replica.snd_nxt = seq::max(replica.snd_nxt, end);
-    if packet.is(bit::FIN) {
+    // Nothing comes after a FIN: an older one is of the port's last use.
+    if packet.is(bit::FIN) & (replica.snd_nxt == end) {
         replica.flags |= flag::FIN;
         replica.fin = end;
     }
@@ -216,17 +225,18 @@ fn may_tell(flow: &TcpFlow, conditions: &Conditions) -> Told {
         ack: active.rcv_nxt,
         edge: active.edge,
     };
-    if !conditions.has(vni::flag::HOLD_ACKS) {
-        return told;
-    }
+    let holds_acks = conditions.has(vni::flag::HOLD_ACKS);
     for slot in 0..REPLICAS as u8 {
-        let holds = flow.is_relied_on(slot, conditions) && !flow.is_lacking(slot);
+        let holds = holds_acks && flow.is_relied_on(slot, conditions) && !flow.is_lacking(slot);
         if slot < flow.flow.replicas && holds {
             let replica = flow.replica(slot);
             told.ack = seq::min(told.ack, replica.rcv_nxt);
             told.edge = seq::min(told.edge, replica.edge);
         }
     }
+    // The active replica itself may lack what the client was told: less is never said again.
+    told.ack = seq::max(told.ack, flow.sync.told_ack);
+    told.edge = seq::max(told.edge, told.ack);
     told
 }
 

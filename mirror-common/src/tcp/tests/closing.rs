@@ -438,3 +438,62 @@ fn a_reset_of_the_client_goes_to_all() {
         assert!(!net.notes.closed, "told twice: {net:?}");
     });
 }
+
+/// It became active while it was behind, and was killed there.
+#[test]
+fn a_close_in_front_of_what_was_sent_is_a_death() {
+    everywhere(|net| {
+        net.establish(3);
+        net.check(A, data(0, 300), delivered(0, 0));
+        net.check(C, data(0, 400), SUPPRESSED);
+        net.check(B, data(0, 100), SUPPRESSED);
+        net.take_over(A, B);
+        let _ = net.replica_says(B, fin(100));
+        net.check_went_cold(B, Cold::ClosedEarly);
+        net.check_takeover(cause::DEAD, B, C);
+    });
+}
+
+#[test]
+fn nor_is_it_one_that_the_client_can_be_told_of() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, data(0, 300), delivered(0, 0));
+        net.check(B, data(0, 100), SUPPRESSED);
+        net.take_over(A, B);
+        let _ = net.client_says(fin(0).acks(300));
+        let _ = net.replica_says(B, fin(100));
+        net.check_went_cold(B, Cold::ClosedEarly);
+        net.check_state(state::CLOSING);
+        net.check_refused(fin(0).acks(300), client::Verdict::Reset);
+    });
+}
+
+/// The byte at the place of the FIN was sent to the client by the replica that was active before.
+#[test]
+fn a_byte_at_the_place_of_a_fin_is_no_fin() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, data(0, 10), delivered(0, 0));
+        net.check(B, data(0, 9), SUPPRESSED);
+        net.evacuate(A);
+        net.check_client(data(0, 5), &[(A, 0), (B, 0)]);
+        net.restore(A);
+        net.check(B, fin(9), FIN_HELD);
+        net.check(A, data(9, 1), delivered(9, 0));
+        net.check_went_cold(B, Cold::ClosedEarly);
+    });
+}
+
+/// Some stacks' keep-alives carry a byte at the place of the last number, that of the FIN.
+#[test]
+fn a_keep_alive_of_one_that_closed_too_shows_nothing() {
+    everywhere(|net| {
+        net.establish(3);
+        net.check(A, fin(0), FIN_HELD);
+        net.check(B, fin(0), SUPPRESSED);
+        net.check(B, data(0, 1), SUPPRESSED);
+        net.check_stays(A);
+        net.check_warm(&[A, B, C]);
+    });
+}

@@ -416,7 +416,7 @@ fn a_syn_ack_that_acknowledges_something_else_is_not_learned() {
         let mut segment = net.syn_ack_of(A);
         segment.ack = segment.ack.wrapping_add(1);
         let output = net.replica_segment(A, &segment);
-        assert_eq!(output, Output::drop(Reason::BadHandshakeAck), "{net:?}");
+        assert_eq!(output, Output::refuse(&segment), "{net:?}");
         net.check_warm(&[]);
     });
 }
@@ -453,5 +453,23 @@ fn the_server_may_speak_first() {
         assert_eq!(net.flow.sync.sent, net.canonical_seq(100));
         net.check_client(ack(100), &[(A, 100), (B, 100)]);
         assert!(!seq::after(net.flow.sync.client_ack, net.flow.sync.sent));
+    });
+}
+
+/// The SYN-ACK that told the client B's window scale was lost, and B with it.
+#[test]
+fn the_active_one_repeats_when_nobody_with_the_told_scale_is_left() {
+    everywhere(|net| {
+        net.replicas[1].scale = 3;
+        net.open(2);
+        let _ = net.syn_ack(A);
+        let _ = net.syn_ack(B);
+        assert_eq!(net.flow.sync.window_scale, 3);
+        let held = net.syn_ack(A);
+        assert_eq!(held.verdict, Verdict::Drop, "{net:?}");
+        net.die(B);
+        let output = net.syn_ack(A);
+        check_opened(net, output, A);
+        assert_eq!(net.flow.sync.window_scale, 7);
     });
 }

@@ -8,6 +8,7 @@ mod handshake;
 mod hostile;
 mod hosts;
 mod lag;
+mod last_use;
 mod say;
 mod sim;
 mod suspicion;

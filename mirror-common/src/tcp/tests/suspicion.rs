@@ -168,3 +168,30 @@ fn the_end_of_what_a_mirror_says_first_is_parked() {
         assert!(net.output.park);
     });
 }
+
+/// A keep-alive may carry a byte that is none of the stream's.
+#[test]
+fn what_the_client_was_told_is_acknowledged_is_not_said_again_to_who_lacks_it() {
+    everywhere(|net| {
+        net.establish(3);
+        net.suspect(A);
+        net.check_client(data(0, 100), &[(A, 0), (B, 0), (C, 0)]);
+        net.check(C, ack(100), SUPPRESSED);
+        net.check(B, ack(100), delivered(0, 100));
+        net.check_client(data(99, 1), &[(B, 0), (C, 0)]);
+        net.check_client(ack(0).at(99), &[(A, 0), (B, 0), (C, 0)]);
+        net.check_client(data(100, 1), &[(A, 0), (B, 0), (C, 0)]);
+    });
+}
+
+#[test]
+fn the_client_is_never_told_less_than_before() {
+    everywhere(|net| {
+        net.establish(2);
+        net.vni(0, crate::vni::flag::HOLD_ACKS);
+        net.check_client(data(0, 100), &[(A, 0), (B, 0)]);
+        net.check(A, ack(100), delivered(0, 100));
+        net.take_over(A, B);
+        net.check(B, data(0, 10).acks(60), delivered(0, 100));
+    });
+}
