@@ -138,10 +138,12 @@ fn a_suspect_is_the_last_choice() {
 }
 
 #[test]
-fn a_suspect_has_no_vote_on_a_close() {
+fn a_close_waits_for_a_suspect_until_it_is_dead() {
     everywhere(|net| {
         net.establish(2);
         net.suspect(B);
+        net.check(A, fin(0), Seen::Dropped(Reason::FinHeld));
+        net.die(B);
         net.check(A, fin(0), delivered(0, 0));
     });
 }
