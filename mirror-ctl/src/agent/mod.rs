@@ -272,6 +272,9 @@ impl Agent {
     fn write_instance(&mut self, place: usize) {
         let instance = &self.state.instances[place];
         let maps = &mut self.dataplane.maps;
+        let is_lost = |state| matches!(state, instance::state::DEAD | instance::state::SUSPECT);
+        let before = maps.instance(instance.number);
+        let was_lost = before.is_ok_and(|before| is_lost(before.state));
         let written = maps
             .set_instance(instance.number, instance.entry())
             .and_then(|()| {
@@ -282,8 +285,10 @@ impl Agent {
             error!(instance = instance.config.name, "{error}");
         }
         let state = instance.entry().state;
-        if matches!(state, instance::state::DEAD | instance::state::SUSPECT) {
+        if is_lost(state) {
             self.rescuer.lost(instance.number, state);
+        } else if was_lost {
+            self.rescuer.back(instance.number);
         }
     }
 

@@ -26,10 +26,22 @@ const HOPS: u8 = 64;
 
 /// Whether this is an open TCP connection whose active instance is `lost`.
 pub(super) fn concerns(entry: &Entry<'_>, lost: u32) -> bool {
-    let established = matches!(entry.table, FlowTable::Mirrored | FlowTable::Unmirrored);
-    let open = (state::ESTABLISHED..state::CLOSED).contains(&entry.flow.state);
     let active = entry.flow.instances.get(usize::from(entry.flow.active));
-    established && open && active.is_some_and(|number| u32::from(*number) == lost)
+    is_open(entry) && active.is_some_and(|number| u32::from(*number) == lost)
+}
+
+/// Whether this is an open mirrored TCP connection of which `number` is a replica.
+pub(super) fn mirrors(entry: &Entry<'_>, number: u32) -> bool {
+    let used = entry.flow.instances.iter().take(entry.flow.replicas.into());
+    let is_replica = used
+        .into_iter()
+        .any(|instance| u32::from(*instance) == number);
+    entry.sync.is_some() && is_open(entry) && is_replica
+}
+
+fn is_open(entry: &Entry<'_>) -> bool {
+    let established = matches!(entry.table, FlowTable::Mirrored | FlowTable::Unmirrored);
+    established && (state::ESTABLISHED..state::CLOSED).contains(&entry.flow.state)
 }
 
 /// The segments that prompt a connection, with the interfaces they leave by.
@@ -60,7 +72,8 @@ pub(super) fn frames(
         // Without mirrors the numbers are not known: one of two opposite ones is outside of
         // any window.
         let numbers = match entry.sync {
-            Some(sync) => vec![sync.sent.wrapping_sub(1)],
+            // Not what it was sent last: that may have been lost, and is what it waits for.
+            Some(sync) => vec![sync.client_ack.wrapping_sub(1)],
             None => vec![0, 1 << 31],
         };
         let ack = entry.sync.map_or(0, |sync| sync.told_ack);
@@ -246,6 +259,11 @@ pub(super) mod tests {
             sync,
         };
         assert!(concerns(&entry, 1) && !concerns(&entry, 2));
+        let has_mirrors = sync.is_some();
+        assert_eq!(
+            [1, 2, 0].map(|number| mirrors(&entry, number)),
+            [has_mirrors, has_mirrors, false]
+        );
         let vni = IpAddr::from([10, 77, 0, 100]);
         let frames: Vec<_> = frames(&entry, vni, &instances, is_suspicion)
             .iter()
@@ -283,7 +301,7 @@ pub(super) mod tests {
 
     #[test]
     fn without_a_warm_mirror_the_client_is_asked() {
-        let asked = (40_000, 520, 151, 0);
+        let asked = (40_000, 519, 151, 0);
         check(Some(&sync()), instance::state::DEAD, false, &[(7, asked)]);
         let opposite = [(7, (40_000, 0, 0, 0)), (7, (40_000, 1 << 31, 0, 0))];
         check(None, instance::state::UP, false, &opposite);

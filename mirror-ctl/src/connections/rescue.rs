@@ -3,7 +3,9 @@
 //! An instance that is dead or suspect: each of its connections is prompted ([`super::prompt`]), so
 //! that the dataplane moves it now. Any connection that moved: what its new active replica said
 //! ahead of the old one is said once more ([`super::replay`]). A replica that went cold is prompted
-//! too: what it answers, the dataplane answers with a reset, and its socket is gone.
+//! too: what it answers, the dataplane answers with a reset, and its socket is gone. An instance that
+//! is back: each of its connections is asked whether it is still there, before anybody relies on it. A
+//! machine that began anew answers with a reset, and its replica goes cold.
 
 use std::{
     collections::HashMap,
@@ -32,6 +34,8 @@ enum Task {
     Lost { number: u32, is_suspicion: bool },
     /// An instance leaves SYNs unanswered.
     Unresponsive(u32),
+    /// An instance that was lost serves again.
+    Back { number: u32 },
     /// Connections moved.
     Moved(Vec<FlowKey>),
     /// Replicas went cold: of which connections, and at which instances.
@@ -72,6 +76,11 @@ impl Rescuer {
         self.send(Task::Unresponsive(number));
     }
 
+    /// An instance that was dead or suspect was written as serving again.
+    pub fn back(&self, number: u32) {
+        self.send(Task::Back { number });
+    }
+
     /// The dataplane reported events.
     pub fn reported(&self, events: &[Event]) {
         let of = |wanted: u8| events.iter().filter(move |event| event.kind == wanted);
@@ -107,6 +116,7 @@ impl Rescue {
                 is_suspicion,
             } => self.lost(number, is_suspicion),
             Task::Unresponsive(number) => self.release(number),
+            Task::Back { number } => self.back(number),
             Task::Moved(keys) => {
                 for key in keys {
                     self.replay(FlowTable::Mirrored, &key, |flow, slot| slot == flow.active)?;
@@ -162,6 +172,28 @@ impl Rescue {
             self.replay(FlowTable::HalfOpen, &key, |_, _| true)?;
         }
         Ok(())
+    }
+
+    /// Asks every connection that has a warm replica on an instance that is back.
+    fn back(&self, number: u32) -> Result<(), DataplaneError> {
+        let addresses = self.addresses()?;
+        let instance = self.maps.instance(number)?;
+        // Nobody else is asked, and no client.
+        let only = HashMap::from([(number as u16, instance)]);
+        let mut failed = None;
+        self.maps.walk_flows(
+            |entry| {
+                let address = addresses.get(&(entry.key.vni, entry.key.address));
+                if let Some(address) = address.filter(|_| prompt::mirrors(&entry, number)) {
+                    for (ifindex, frame) in prompt::frames(&entry, *address, &only, true) {
+                        failed = self.injector.send(ifindex, &frame).err().or(failed.take());
+                    }
+                }
+                ControlFlow::Continue(())
+            },
+            || ControlFlow::Continue(()),
+        )?;
+        failed.map_or(Ok(()), Err)
     }
 
     /// Prompts every connection whose active instance is lost.
