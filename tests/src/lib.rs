@@ -1,6 +1,7 @@
 //! Testbed: hosts as network namespaces, the agent that is under test, and the
 //! programs that send checked traffic through it. The demo and the network
-//! tests are built from these parts; nothing here knows how mirroring works.
+//! tests are built from these parts; none of them knows how mirroring works.
+//! Apart from that, [`sim`] runs the takeover protocol in a simulated world.
 
 pub mod agent;
 pub mod cleanup;
@@ -10,5 +11,6 @@ pub mod netns;
 pub mod process;
 pub mod run;
 pub mod scenario;
+pub mod sim;
 pub mod topology;
 pub mod traffic;

@@ -12,6 +12,7 @@ mod progress;
 mod project;
 mod root;
 mod setup;
+mod sim;
 mod test;
 mod toolchain;
 
@@ -32,6 +33,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask demo                 watch connections survive the death of their server
   cargo xtask test                 every test, with the set-up it needs
+  cargo xtask sim --seeds 100000   the protocol in a simulated world that fails in every way
   cargo xtask setup --check        what is missing, without changing anything
 
 Exit codes: 0 done, 1 failed, 2 called wrongly or a precondition is missing (root, a tool).";
@@ -44,6 +46,7 @@ enum Verb {
     Lint(lint::Args),
     Test(test::Args),
     Demo(demo::Args),
+    Sim(sim::Args),
     Load(host::LoadArgs),
     Unload(host::UnloadArgs),
     Status(host::StatusArgs),
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Lint(args) => lint::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Demo(args) => demo::run(&args),
+        Verb::Sim(args) => sim::run(&args),
         Verb::Load(args) => host::load(&args),
         Verb::Unload(args) => host::unload(&args),
         Verb::Status(args) => host::status(&args),

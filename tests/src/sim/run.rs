@@ -1,0 +1,87 @@
+//! Many seeds, on all processors.
+
+use std::{
+    ops::Range,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use super::{
+    mutation::Mutation,
+    world::{Counts, Outcome, World},
+};
+
+/// What the seeds showed.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Seeds that ran.
+    pub seeds: u64,
+    /// All counts.
+    pub counts: Counts,
+    /// Seeds that broke a rule, and which.
+    pub violations: Vec<(u64, String)>,
+    /// How long it took, seconds.
+    pub elapsed_s: f64,
+}
+
+impl Totals {
+    /// How fast it was.
+    pub fn seeds_per_s(&self) -> f64 {
+        self.seeds as f64 / self.elapsed_s.max(1e-9)
+    }
+}
+
+/// Runs one seed, and keeps what happened packet by packet if `traced`.
+pub fn one(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome {
+    World::new(seed, mutation, traced).run()
+}
+
+/// Runs seeds until `stop_after` of them have broken a rule.
+pub fn many(seeds: Range<u64>, mutation: Option<Mutation>, stop_after: usize) -> Totals {
+    let began = Instant::now();
+    let next = AtomicU64::new(seeds.start);
+    let totals = Mutex::new(Totals::default());
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            let outcome = one(seed, mutation, false);
+            let Ok(mut totals) = totals.lock() else {
+                return;
+            };
+            totals.seeds += 1;
+            totals.counts.add(&outcome.counts);
+            if let Err(why) = outcome.result {
+                totals.violations.push((seed, why));
+            }
+            if totals.violations.len() >= stop_after {
+                next.store(seeds.end, Ordering::Relaxed);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let mut totals = totals.into_inner().unwrap_or_default();
+    totals.violations.sort();
+    totals.elapsed_s = began.elapsed().as_secs_f64();
+    totals
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.flows += other.flows;
+        self.takeovers += other.takeovers;
+        self.lost += other.lost;
+        self.cold += other.cold;
+    }
+}
