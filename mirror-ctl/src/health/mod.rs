@@ -1,7 +1,9 @@
 //! How well the instances are: detection of hard failure ([`silence`], [`evidence`], [`probe`])
-//! and of recovery ([`recovery`]), and where a score comes from ([`score`]).
+//! and of recovery ([`recovery`]), prediction of failure ([`predict`]), and where a score comes
+//! from ([`score`]).
 
 pub mod evidence;
+pub mod predict;
 pub mod probe;
 pub mod recovery;
 pub mod score;
