@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -61,6 +61,18 @@ pub enum Verb {
     /// Work on configuration files.
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Train, evaluate and explain the prediction of failures: `mirror-ctl health help`.
+    // Parsed on its own: there --json names a file.
+    #[command(disable_help_flag = true)]
+    Health {
+        /// See `mirror-ctl health help`.
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "ARGS"
+        )]
+        rest: Vec<OsString>,
+    },
     /// Print completions for a shell.
     Completions {
         /// Which shell.

@@ -1,6 +1,7 @@
 //! The command line: arguments in, an exit code out.
 
 mod args;
+mod health;
 mod offline;
 mod run;
 mod table;

@@ -22,7 +22,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     args::{Args, ConfigVerb, Flows, Order, Unload, Verb},
-    offline, table,
+    health, offline, table,
 };
 use crate::{
     agent::{self, Event, log::LogEntry, view::StatusRow},
@@ -84,6 +84,7 @@ pub(super) fn run(args: Args) -> Result<()> {
             }
             Ok(())
         }
+        Verb::Health { rest } => health::run(rest),
         Verb::Completions { shell } => {
             let mut command = Args::command();
             clap_complete::generate(*shell, &mut command, "mirror-ctl", &mut io::stdout());

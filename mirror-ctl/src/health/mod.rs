@@ -5,9 +5,11 @@
 pub mod evidence;
 pub mod predict;
 pub mod probe;
+pub mod public;
 pub mod recovery;
 pub mod score;
 pub mod silence;
+pub mod sim;
 
 use std::fmt;
 

@@ -103,6 +103,16 @@ pub fn judge(all: &[Series], alarms: &Alarms, block_rows: usize, seed: u64) -> F
     }
 }
 
+/// Area under the curve and recall at the first budget, without intervals: what choices are made by.
+#[must_use]
+pub fn rank(all: &[Series], alarms: &Alarms, block_rows: usize) -> (f64, f64) {
+    let rows = Ranked::of(all, block_rows);
+    let copies = vec![1; rows.blocks.max(1)];
+    let [auc, ..] = rows.figures(&copies);
+    let [(recall, _), _] = Caught::of(all, alarms, block_rows).best(&copies, alarms);
+    (auc, recall)
+}
+
 fn interval(value: f64, resampled: &mut [f64]) -> Figure {
     resampled.sort_by(f64::total_cmp);
     let at = |share: f64| match resampled.len() {
