@@ -74,6 +74,8 @@ fn decisions_are_pure() {
     ];
     check_absent("mirror-ctl/src/routing", "", IMPURE);
     check_absent("mirror-ctl/src/mirroring", "", IMPURE);
+    check_absent("mirror-ctl/src/health/predict", "", IMPURE);
+    check_absent("mirror-ctl/src/health/sim", "", IMPURE);
 }
 
 #[test]

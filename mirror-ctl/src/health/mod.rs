@@ -2,10 +2,12 @@
 //! and of recovery ([`recovery`]), prediction of failure ([`predict`]), and where a score comes
 //! from ([`score`]).
 
+pub mod collect;
 pub mod evidence;
 pub mod predict;
 pub mod probe;
 pub mod public;
+pub mod recording;
 pub mod recovery;
 pub mod score;
 pub mod silence;

@@ -1,15 +1,22 @@
 //! `health eval`.
 
+use std::path::Path;
+
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Eval,
+    Eval, chart,
     report::{self, Names},
+    train,
 };
 use crate::health::{
-    predict::metrics::Figures,
+    predict::{metrics::Figures, model::HORIZONS_S},
     public::{self, Evaluation, Settings, data::Server},
+    sim::{
+        corpus::{Part, runs},
+        teach::{self, BUDGETS, Judgement},
+    },
 };
 
 const SECONDS_A_DAY: u32 = 86_400;
@@ -18,8 +25,90 @@ const NAMES: Names = Names {
     lead: "lead_rows",
 };
 
+const CORPUS_NAMES: Names = Names {
+    recall: ["recall_at_0.1_per_hour", "recall_at_0.5_per_hour"],
+    lead: "lead_s",
+};
+
 pub(super) fn run(args: &Eval) -> Result<()> {
-    let mut servers = public::data::load(&args.data)?;
+    match (&args.data, &args.model) {
+        (Some(folder), _) => on_public_data(args, folder),
+        (None, Some(model)) => on_corpus(args, model),
+        (None, None) => anyhow::bail!("one of --model and --data is needed"),
+    }
+}
+
+fn on_corpus(args: &Eval, model: &Path) -> Result<()> {
+    let model = train::load(model)?;
+    let bar = report::bar(
+        runs(Part::HeldOut, args.runs, args.seed).len() as u64,
+        "evaluating",
+    );
+    let found = teach::evaluate(&model, args.runs, args.seed, || bar.inc(1));
+    bar.finish_and_clear();
+    println!(
+        "held-out part: {:.0} instance-hours, {} failures of gradual faults; rows by P30, alarms by the fused risk\n",
+        found.hours, found.events
+    );
+    let columns = [
+        ("fused", &found.gradual),
+        ("layer A alone", &found.baseline),
+    ];
+    report::print(&columns, &CORPUS_NAMES);
+    println!();
+    for family in &found.families {
+        let [recall, _] = family.figures.recall;
+        println!(
+            "{:17} {:3} failures, {:3.0} % caught with {:4.1} s of lead (its own threshold)",
+            family.family,
+            family.events,
+            recall.value * 100.0,
+            family.figures.lead_rows.value
+        );
+    }
+    for (seconds, share) in &found.crashes {
+        println!(
+            "crashes detected within {seconds} s: {:.0} %",
+            share * 100.0
+        );
+    }
+    if let Some(path) = &args.svg {
+        chart::calibration(path, &found.curve)?;
+    }
+    if let Some(path) = &args.json {
+        report::write(path, &corpus_json(&found))?;
+    }
+    Ok(())
+}
+
+fn corpus_json(found: &Judgement) -> Value {
+    let metrics = |figures: &Figures| -> Map<String, Value> {
+        let named = report::named(figures, &CORPUS_NAMES).into_iter();
+        named
+            .map(|(name, figure)| (name.to_owned(), json!(figure)))
+            .collect()
+    };
+    let by_horizon = HORIZONS_S.iter().zip(&found.horizons);
+    let families = found.families.iter();
+    json!({
+        "instance_hours": found.hours,
+        "events": found.events,
+        "false_alarms_per_instance_hour": BUDGETS,
+        "metrics": metrics(&found.gradual),
+        "layer_a": metrics(&found.baseline),
+        "horizons": by_horizon
+            .map(|(s, f)| json!({"s": s, "auc": f.auc, "ap": f.ap, "bss": f.bss, "ece": f.ece}))
+            .collect::<Vec<_>>(),
+        "families": families
+            .map(|f| json!({"family": f.family, "events": f.events, "metrics": metrics(&f.figures)}))
+            .collect::<Vec<_>>(),
+        "crashes_detected_within_s": found.crashes,
+        "calibration": found.curve,
+    })
+}
+
+fn on_public_data(args: &Eval, folder: &Path) -> Result<()> {
+    let mut servers = public::data::load(folder)?;
     servers.iter_mut().for_each(|server| server.cut(args.first));
     let row_s = args.row_s.unwrap_or_else(|| usual_row_s(&servers)).max(1);
     let settings = Settings {

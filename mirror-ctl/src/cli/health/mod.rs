@@ -1,14 +1,22 @@
 //! `mirror-ctl health`: training, evaluating and explaining predictions. Needs no agent.
 
+mod bench;
+mod chart;
 mod eval;
+mod play;
+mod record;
 mod report;
+mod train;
 
 use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::health::public::{Split, Task};
+use crate::health::{
+    public::{Split, Task},
+    sim::Family,
+};
 
 /// Train, evaluate and explain the prediction of failures.
 #[derive(Debug, Parser)]
@@ -20,16 +28,128 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Judge predictions: on a folder of public data.
+    /// Train a model on the simulated corpus.
+    Train(Train),
+    /// Judge a model on the held-out part of the corpus, or the method on a folder of public data.
     Eval(Eval),
+    /// Record what instances tell of themselves, until interrupted. A recording that exists is gone on with.
+    Record(Record),
+    /// Record a simulated run with a fault in its first instance.
+    Simulate(Simulate),
+    /// Tell what would have been done, and when, with what was recorded.
+    Replay(Play),
+    /// Tell which signals moved an instance's score.
+    Explain(Explain),
+    /// Measure what features and inference cost here.
+    Bench(Bench),
+}
+
+/// `record`.
+#[derive(Debug, clap::Args)]
+struct Record {
+    /// The recording.
+    file: PathBuf,
+    /// An instance and where its signals are: NAME=http://ADDRESS:PORT/metrics of a node exporter, or NAME=/FOLDER
+    /// of a cgroup (may be repeated).
+    #[arg(long = "source", value_name = "NAME=WHERE", required = true)]
+    sources: Vec<record::Source>,
+    /// From one reading to the next, in ms.
+    #[arg(long, value_name = "MS", default_value_t = 1_000)]
+    every_ms: u64,
+    /// Stop after so many readings.
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+}
+
+/// `simulate`.
+#[derive(Debug, clap::Args)]
+struct Simulate {
+    /// The recording.
+    file: PathBuf,
+    /// The fault.
+    #[arg(long, value_enum, default_value = "memory-leak")]
+    family: Family,
+    /// Where chance begins.
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    seed: u64,
+}
+
+/// `replay`.
+#[derive(Debug, clap::Args)]
+struct Play {
+    /// The recording.
+    file: PathBuf,
+    /// The model; without one, layer A alone.
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+}
+
+/// `explain`.
+#[derive(Debug, clap::Args)]
+struct Explain {
+    /// The instance.
+    instance: String,
+    #[command(flatten)]
+    play: Play,
+    /// Seconds from the recording's start [default: when its risk is greatest].
+    #[arg(long, value_name = "SECONDS")]
+    at: Option<f64>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `bench`.
+#[derive(Debug, clap::Args)]
+struct Bench {
+    /// The model; without one, layer A alone.
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// Instances of the VNI.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    instances: usize,
+    /// Ticks measured.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    ticks: usize,
+}
+
+/// `train`.
+#[derive(Debug, clap::Args)]
+struct Train {
+    /// Where the model goes; its card goes beside it, as .json and .svg.
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Runs of each family of faults.
+    #[arg(long, value_name = "N", default_value_t = 24)]
+    runs: usize,
+    /// Trees of each hazard.
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    trees: usize,
+    /// Where chance begins.
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    seed: u64,
 }
 
 /// `eval`.
 #[derive(Debug, clap::Args)]
 struct Eval {
+    /// A model to judge on the held-out part of the corpus.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "data",
+        required_unless_present = "data"
+    )]
+    model: Option<PathBuf>,
+    /// Held-out runs of each family.
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    runs: usize,
+    /// Where the held-out part's chance begins.
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    seed: u64,
     /// A folder of servers: NAME.train.csv.gz, and NAME.test.csv.gz with `label` in the first column.
     #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    data: Option<PathBuf>,
     /// What is to be predicted.
     #[arg(long, value_enum, default_value = "soon")]
     task: Task,
@@ -48,13 +168,22 @@ struct Eval {
     /// Write the figures there too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw the calibration curve there, as SVG.
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    svg: Option<PathBuf>,
 }
 
 pub(super) fn run(rest: &[OsString]) -> Result<()> {
     let name = OsString::from("mirror-ctl health");
     let args = Args::parse_from(std::iter::once(&name).chain(rest));
     match args.verb {
-        Verb::Eval(eval) => eval::run(&eval),
+        Verb::Train(args) => train::run(&args),
+        Verb::Eval(args) => eval::run(&args),
+        Verb::Record(args) => record::run(&args),
+        Verb::Simulate(args) => record::simulate(&args),
+        Verb::Replay(args) => play::replay(&args),
+        Verb::Explain(args) => play::explain(&args),
+        Verb::Bench(args) => bench::run(&args),
     }
 }
 

@@ -257,7 +257,9 @@ impl Caught {
             }
             for (best, budget) in best.iter_mut().zip(alarms.budgets) {
                 let recall = leads.len() as f64 / f64::from(events.max(1));
-                if f64::from(wrong) <= budget * units && recall > best.0 {
+                // As many caught by a lower threshold are caught earlier, and that is within the budget too.
+                let better = recall >= best.0 && !leads.is_empty();
+                if f64::from(wrong) <= budget * units && better {
                     leads.sort_by(f32::total_cmp);
                     *best = (recall, f64::from(leads[leads.len() / 2]));
                 }

@@ -3,7 +3,8 @@
 //!
 //! [`signal`] what is measured; [`track`], [`peers`] and [`features`] what is made of it in constant time a tick;
 //! [`baseline`] layer A, always on; [`model`] layer B, learned, with [`forest`], [`calibrate`], [`train`] and
-//! [`model_file`]; [`engine`] both together; [`explain`] which signals did it; [`metrics`] how good it is.
+//! [`model_file`]; [`engine`] both together; [`policy`] what is done about it; [`explain`] which signals did it;
+//! [`metrics`] how good it is.
 
 pub mod baseline;
 pub mod calibrate;
@@ -15,6 +16,7 @@ pub mod metrics;
 pub mod model;
 pub mod model_file;
 pub mod peers;
+pub mod policy;
 pub mod signal;
 pub mod track;
 pub mod train;

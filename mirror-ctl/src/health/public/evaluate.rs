@@ -17,10 +17,10 @@ use crate::health::predict::{
 };
 
 /// Rows that trees are fitted to, at most about so many: neighbouring rows say the same.
-const ROWS_MAX: usize = 12_000;
+const ROWS_MAX: usize = 8_000;
 const SEED: u64 = 1;
 const TREES: Scattering = Scattering {
-    trees: 60,
+    trees: 150,
     depth: 8,
     leaf_rows: 20,
     columns: 0.3,
@@ -41,8 +41,8 @@ fn priors(settings: &Settings) -> ([Prior; 2], f32) {
     // Between servers classes are weighed alike, and the rate is put back as a constant: the rate of a few other
     // servers says nothing of this one's, and would rank servers by who was left out.
     let (intercept, strength, rate) = match (settings.split, settings.task) {
-        (Split::Group, Task::Soon) => ((-2.0, 0.05), 0.03, Some(0.05)),
-        (Split::Group, Task::Onset) => ((-2.0, 0.05), 0.03, Some(0.007)),
+        (Split::Group, Task::Soon) => ((-2.0, 0.02), 0.03, Some(0.05)),
+        (Split::Group, Task::Onset) => ((-2.0, 0.02), 0.03, Some(0.007)),
         (Split::Time, _) => ((-5.0, 0.3), 0.003, None),
     };
     const DEAF: f64 = 1e-6;

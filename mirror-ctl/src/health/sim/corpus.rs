@@ -87,6 +87,20 @@ fn run(family: Family, part: Part, chance: &mut Rng) -> Run {
     }
 }
 
+/// A fault of middling strength, for a look at one run.
+#[must_use]
+pub fn example(family: Family) -> Fault {
+    let is_abrupt = Family::ABRUPT.contains(&family);
+    Fault {
+        family,
+        begins_s: 300.0,
+        ramp_s: if is_abrupt { 1.0 } else { 120.0 },
+        reach: 1.0,
+        stays_s: 60.0,
+        bend: 1.0,
+    }
+}
+
 /// 0 to 1, from the part's bands.
 fn severity(part: Part, chance: &mut Rng) -> f32 {
     loop {
@@ -137,8 +151,8 @@ pub fn simulate(run: &Run) -> Vec<Life> {
 
     let (period_s, phase) = (300.0 + 900.0 * chance.f32(), chance.f32() * 6.0);
     let mut demand_noise = 0.0f32;
-    let mut served = vec![Vec::with_capacity(SECONDS); INSTANCES];
-    let mut readings = vec![Vec::with_capacity(SECONDS); INSTANCES];
+    let mut served = vec![Vec::new(); INSTANCES];
+    let mut readings = vec![Vec::new(); INSTANCES];
     for second in 0..SECONDS {
         let at = second as f32;
         demand_noise += -0.05 * demand_noise + 0.02 * normal(&mut chance);
@@ -220,14 +234,7 @@ mod tests {
     #[test]
     fn abrupt_faults_fail_at_once() {
         for family in Family::ABRUPT {
-            let fault = Fault {
-                family,
-                begins_s: 300.0,
-                ramp_s: 1.0,
-                reach: 1.0,
-                stays_s: 60.0,
-                bend: 1.0,
-            };
+            let fault = example(family);
             let lives = simulate(&Run { fault, seed: 5 });
             let onset = lives[0].onsets.first().copied();
             assert!(

@@ -1,10 +1,7 @@
 //! What can befall an instance.
 
-use serde::{Deserialize, Serialize};
-
 /// A kind of fault, or of what only looks like one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Family {
     /// Nothing.
     None,
