@@ -57,13 +57,12 @@ fn on_corpus(args: &Eval, model: &Path) -> Result<()> {
     report::print(&columns, &CORPUS_NAMES);
     println!();
     for family in &found.families {
-        let [recall, _] = family.figures.recall;
         println!(
-            "{:17} {:3} failures, {:3.0} % caught with {:4.1} s of lead (its own threshold)",
+            "{:17} {:3} failures, {:3.0} % caught, median lead {:4.1} s",
             family.family,
             family.events,
-            recall.value * 100.0,
-            family.figures.lead_rows.value
+            family.caught * 100.0,
+            family.lead_s
         );
     }
     for (seconds, share) in &found.crashes {
@@ -89,7 +88,6 @@ fn corpus_json(found: &Judgement) -> Value {
             .collect()
     };
     let by_horizon = HORIZONS_S.iter().zip(&found.horizons);
-    let families = found.families.iter();
     json!({
         "instance_hours": found.hours,
         "events": found.events,
@@ -99,9 +97,7 @@ fn corpus_json(found: &Judgement) -> Value {
         "horizons": by_horizon
             .map(|(s, f)| json!({"s": s, "auc": f.auc, "ap": f.ap, "bss": f.bss, "ece": f.ece}))
             .collect::<Vec<_>>(),
-        "families": families
-            .map(|f| json!({"family": f.family, "events": f.events, "metrics": metrics(&f.figures)}))
-            .collect::<Vec<_>>(),
+        "families": found.families,
         "crashes_detected_within_s": found.crashes,
         "calibration": found.curve,
     })

@@ -120,10 +120,10 @@ struct Train {
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     /// Runs of each family of faults.
-    #[arg(long, value_name = "N", default_value_t = 24)]
+    #[arg(long, value_name = "N", default_value_t = 60)]
     runs: usize,
     /// Trees of each hazard.
-    #[arg(long, value_name = "N", default_value_t = 60)]
+    #[arg(long, value_name = "N", default_value_t = 100)]
     trees: usize,
     /// Where chance begins.
     #[arg(long, value_name = "SEED", default_value_t = 1)]

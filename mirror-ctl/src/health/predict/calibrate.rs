@@ -97,48 +97,90 @@ fn constant(positives: usize, all: usize) -> Calibration {
     }
 }
 
-/// Newton's method on the log-loss, in the two parameters.
+/// Newton's method on the log-loss in the two parameters, of standardised scores: as they come, the two are so alike
+/// that a step overshoots.
 fn platt(scores: &[f32], outcomes: &[bool]) -> Calibration {
-    let positives = outcomes.iter().filter(|outcome| **outcome).count() as f64;
-    let negatives = outcomes.len() as f64 - positives;
-    let high = (positives + 1.0) / (positives + 2.0);
-    let low = 1.0 / (negatives + 2.0);
-    let (mut a, mut b) = (0.0f64, ((positives + 1.0) / (negatives + 1.0)).ln());
+    let n = scores.len() as f64;
+    let mean = scores.iter().map(|s| f64::from(*s)).sum::<f64>() / n;
+    let square = scores.iter().map(|s| (f64::from(*s) - mean).powi(2));
+    let deviation = (square.sum::<f64>() / n).sqrt();
+    let positives = outcomes.iter().filter(|outcome| **outcome).count();
+    if deviation < 1e-6 {
+        return constant(positives, outcomes.len());
+    }
+    let high = (positives as f64 + 1.0) / (positives as f64 + 2.0);
+    let low = 1.0 / (n - positives as f64 + 2.0);
+    let rows: Vec<(f64, f64)> = scores
+        .iter()
+        .zip(outcomes)
+        .map(|(s, o)| {
+            (
+                (f64::from(*s) - mean) / deviation,
+                if *o { high } else { low },
+            )
+        })
+        .collect();
+    let (mut a, mut b) = (
+        0.0,
+        ((positives as f64 + 1.0) / (n - positives as f64 + 1.0)).ln(),
+    );
+    let mut best = loss(&rows, a, b);
     for _ in 0..STEPS_MAX {
-        // A ridge keeps the step finite where scores separate the outcomes or do not vary.
-        let (mut g_a, mut g_b, mut h_aa, mut h_ab, mut h_bb) = (a * 1e-3, 0.0, 1e-3, 0.0, 1e-9);
-        for (score, outcome) in scores.iter().zip(outcomes) {
-            let x = f64::from(*score);
-            let p = 1.0 / (1.0 + (-(a * x + b)).exp());
-            let off = p - if *outcome { high } else { low };
-            let w = (p * (1.0 - p)).max(1e-9);
-            g_a += off * x;
-            g_b += off;
-            h_aa += w * x * x;
-            h_ab += w * x;
-            h_bb += w;
+        let (step_a, step_b) = newton(&rows, a, b);
+        let mut length = 1.0;
+        let mut to = loss(&rows, a - step_a, b - step_b);
+        while to > best && length > 1e-6 {
+            length /= 2.0;
+            to = loss(&rows, a - length * step_a, b - length * step_b);
         }
-        let determinant = h_aa * h_bb - h_ab * h_ab;
-        if determinant.abs() < 1e-12 {
+        if to >= best {
             break;
         }
-        let step_a = (g_a * h_bb - g_b * h_ab) / determinant;
-        let step_b = (g_b * h_aa - g_a * h_ab) / determinant;
-        // Bounded steps: Newton overshoots from a poor start.
-        a -= step_a.clamp(-5.0, 5.0);
-        b -= step_b.clamp(-5.0, 5.0);
-        if step_a.abs() + step_b.abs() < 1e-7 {
+        (a, b, best) = (a - length * step_a, b - length * step_b, to);
+        if length * (step_a.abs() + step_b.abs()) < 1e-7 {
             break;
         }
     }
-    if a <= 0.0 || !a.is_finite() || !b.is_finite() {
+    let (slope, intercept) = (a / deviation, b - a * mean / deviation);
+    if slope <= 0.0 || !slope.is_finite() || !intercept.is_finite() {
         // The score says nothing, or the contrary: then nothing is read from it.
-        return constant(positives as usize, outcomes.len());
+        return constant(positives, outcomes.len());
     }
     Calibration::Platt {
-        slope: a as f32,
-        intercept: b as f32,
+        slope: slope as f32,
+        intercept: intercept as f32,
     }
+}
+
+/// A ridge on the slope: scores that separate the outcomes would send it to infinity.
+const RIDGE: f64 = 1e-3;
+
+fn loss(rows: &[(f64, f64)], a: f64, b: f64) -> f64 {
+    let of = |(x, target): &(f64, f64)| {
+        let sum = a * x + b;
+        // ln(1 + e^sum) - target * sum, without overflow.
+        sum.max(0.0) + (-sum.abs()).exp().ln_1p() - target * sum
+    };
+    rows.iter().map(of).sum::<f64>() + RIDGE * a * a / 2.0
+}
+
+/// What to take off slope and intercept.
+fn newton(rows: &[(f64, f64)], a: f64, b: f64) -> (f64, f64) {
+    let (mut g_a, mut g_b, mut h_aa, mut h_ab, mut h_bb) = (RIDGE * a, 0.0, RIDGE, 0.0, 1e-9);
+    for (x, target) in rows {
+        let p = 1.0 / (1.0 + (-(a * x + b)).exp());
+        let (off, w) = (p - target, (p * (1.0 - p)).max(1e-9));
+        g_a += off * x;
+        g_b += off;
+        h_aa += w * x * x;
+        h_ab += w * x;
+        h_bb += w;
+    }
+    let determinant = (h_aa * h_bb - h_ab * h_ab).max(1e-12);
+    (
+        (g_a * h_bb - g_b * h_ab) / determinant,
+        (g_b * h_aa - g_a * h_ab) / determinant,
+    )
 }
 
 fn isotonic(scores: &[f32], outcomes: &[bool]) -> Calibration {

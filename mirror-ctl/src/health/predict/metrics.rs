@@ -29,8 +29,10 @@ pub struct Series {
 /// When an alarm is right, and how often it may be wrong.
 #[derive(Clone, Copy, Debug)]
 pub struct Alarms {
-    /// An alarm may come so many rows before the failure; another is not raised for as many after one.
-    pub horizon: usize,
+    /// An alarm may come so many rows before the failure. The series' targets are to look as far.
+    pub window: usize,
+    /// After an alarm another one is not raised for so many rows.
+    pub quiet: usize,
     /// Whether an alarm during the failure still catches it.
     pub late: bool,
     /// Rows of a unit of the budgets: a day or an hour.
@@ -76,7 +78,7 @@ pub fn judge(all: &[Series], alarms: &Alarms, block_rows: usize, seed: u64) -> F
     let figures = |copies: &[u32]| {
         let at = caught.best(copies, alarms);
         let [auc, ap, bss, ece] = rows.figures(copies);
-        [auc, ap, bss, ece, at[0].0, at[1].0, at[0].1]
+        [auc, ap, bss, ece, at[0].recall, at[1].recall, at[0].lead]
     };
     let values = figures(&vec![1; blocks]);
     let mut chance = fastrand::Rng::with_seed(seed);
@@ -109,8 +111,34 @@ pub fn rank(all: &[Series], alarms: &Alarms, block_rows: usize) -> (f64, f64) {
     let rows = Ranked::of(all, block_rows);
     let copies = vec![1; rows.blocks.max(1)];
     let [auc, ..] = rows.figures(&copies);
-    let [(recall, _), _] = Caught::of(all, alarms, block_rows).best(&copies, alarms);
-    (auc, recall)
+    let [best, _] = Caught::of(all, alarms, block_rows).best(&copies, alarms);
+    (auc, best.recall)
+}
+
+/// The threshold that [`judge`]'s recall at the first budget is at.
+#[must_use]
+pub fn threshold(all: &[Series], alarms: &Alarms, block_rows: usize) -> f32 {
+    let caught = Caught::of(all, alarms, block_rows);
+    let blocks = caught.units.len();
+    let [best, _] = caught.best(&vec![1; blocks], alarms);
+    best.threshold
+}
+
+/// Failures, the share of them that alarms at a threshold catch, and the median rows from alarm to failure.
+#[must_use]
+pub fn caught_at(all: &[Series], alarms: &Alarms, threshold: f32) -> (u32, f64, f64) {
+    let counts = all
+        .iter()
+        .flat_map(|series| count(series, threshold, alarms, usize::MAX));
+    let (mut events, mut leads) = (0, Vec::new());
+    for block in counts {
+        events += block.events;
+        leads.extend(block.leads);
+    }
+    leads.sort_by(f32::total_cmp);
+    let lead = leads.get(leads.len() / 2).copied().unwrap_or(0.0);
+    let share = leads.len() as f64 / f64::from(events.max(1));
+    (events, share, f64::from(lead))
 }
 
 fn interval(value: f64, resampled: &mut [f64]) -> Figure {
@@ -191,8 +219,16 @@ impl Ranked {
 /// What alarms at each threshold would have caught, by block.
 struct Caught {
     /// By threshold, by block.
-    counts: Vec<Vec<BlockCount>>,
+    counts: Vec<(f32, Vec<BlockCount>)>,
     units: Vec<f64>,
+}
+
+/// What a budget allows.
+#[derive(Clone, Copy, Debug, Default)]
+struct Best {
+    recall: f64,
+    lead: f64,
+    threshold: f32,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -224,9 +260,10 @@ impl Caught {
         let counts = thresholds
             .iter()
             .map(|threshold| {
-                all.iter()
-                    .flat_map(|series| count(series, *threshold, alarms, block_rows))
-                    .collect()
+                let blocks = all
+                    .iter()
+                    .flat_map(|series| count(series, *threshold, alarms, block_rows));
+                (*threshold, blocks.collect())
             })
             .collect();
         let units = all
@@ -238,15 +275,15 @@ impl Caught {
     }
 
     /// For each budget, the greatest share caught and the median lead there.
-    fn best(&self, copies: &[u32], alarms: &Alarms) -> [(f64, f64); 2] {
+    fn best(&self, copies: &[u32], alarms: &Alarms) -> [Best; 2] {
         let units: f64 = self
             .units
             .iter()
             .zip(copies)
             .map(|(u, n)| u * f64::from(*n))
             .sum();
-        let mut best = [(0.0, 0.0); 2];
-        for blocks in &self.counts {
+        let mut best = [Best::default(); 2];
+        for (threshold, blocks) in &self.counts {
             let (mut wrong, mut events, mut leads) = (0, 0, Vec::new());
             for (block, n) in blocks.iter().zip(copies) {
                 wrong += block.false_alarms * n;
@@ -258,10 +295,14 @@ impl Caught {
             for (best, budget) in best.iter_mut().zip(alarms.budgets) {
                 let recall = leads.len() as f64 / f64::from(events.max(1));
                 // As many caught by a lower threshold are caught earlier, and that is within the budget too.
-                let better = recall >= best.0 && !leads.is_empty();
+                let better = recall >= best.recall && !leads.is_empty();
                 if f64::from(wrong) <= budget * units && better {
                     leads.sort_by(f32::total_cmp);
-                    *best = (recall, f64::from(leads[leads.len() / 2]));
+                    *best = Best {
+                        recall,
+                        lead: f64::from(leads[leads.len() / 2]),
+                        threshold: *threshold,
+                    };
                 }
             }
         }
@@ -280,7 +321,7 @@ fn count(series: &Series, threshold: f32, alarms: &Alarms, block_rows: usize) ->
             continue;
         }
         raised.push(row);
-        quiet_until = row + alarms.horizon;
+        quiet_until = row + alarms.quiet;
         if !series.target[row] {
             blocks[row / block_rows].false_alarms += 1;
         }
@@ -289,7 +330,7 @@ fn count(series: &Series, threshold: f32, alarms: &Alarms, block_rows: usize) ->
         let block = &mut blocks[start / block_rows];
         block.events += 1;
         let until = if alarms.late { end } else { start };
-        let window = start.saturating_sub(alarms.horizon)..until;
+        let window = start.saturating_sub(alarms.window)..until;
         if let Some(row) = raised.iter().find(|row| window.contains(row)) {
             block.leads.push(start as f32 - *row as f32);
         }

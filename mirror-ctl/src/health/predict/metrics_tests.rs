@@ -3,7 +3,8 @@
 use super::*;
 
 const ALARMS: Alarms = Alarms {
-    horizon: 2,
+    window: 2,
+    quiet: 2,
     late: false,
     unit_rows: 10.0,
     budgets: [0.5, 2.0],

@@ -154,7 +154,8 @@ impl Subject {
 
 fn alarms(settings: &Settings) -> Alarms {
     Alarms {
-        horizon: settings.horizon,
+        window: settings.horizon,
+        quiet: settings.horizon,
         late: settings.task == Task::Soon,
         unit_rows: settings.day as f64,
         budgets: [1.0, 6.0],
