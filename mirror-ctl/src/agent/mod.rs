@@ -33,7 +33,7 @@ use crate::{
     config::Config,
     connections::{Rescuer, Sweep, Sweeper},
     dataplane::{Dataplane, DataplaneError},
-    health::score::Score,
+    health::{score::Score, watch::Watch},
     netlink::{Change, Netlink},
 };
 use decide::{Action, Refusal};
@@ -96,6 +96,9 @@ pub struct Agent {
     /// Interfaces on which something failed.
     broken: HashSet<String>,
     score: Box<dyn Score>,
+    /// The revision of the scores that are in force.
+    scored: u64,
+    watch: Watch,
     sweep: Sweep,
     sweeper: Sweeper,
     rescuer: Rescuer,
@@ -153,6 +156,15 @@ impl Agent {
         }
     }
 
+    /// New flows follow the scores; what is unchanged is not written again.
+    fn follow_scores(&mut self) {
+        let revision = self.score.revision();
+        if revision != self.scored {
+            self.scored = revision;
+            self.publish();
+        }
+    }
+
     async fn handle(&mut self, event: Event) {
         let now_ns = clock::now_ns();
         let actions = match event {
@@ -166,6 +178,7 @@ impl Agent {
             },
             Event::Tick => {
                 self.retry();
+                self.follow_scores();
                 self.state.tick(now_ns)
             }
             Event::Reported(reports) => {

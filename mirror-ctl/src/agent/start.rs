@@ -25,7 +25,7 @@ use crate::{
     config::{Config, Role},
     connections::{Rescuer, Sweep, Sweeper},
     dataplane::{Dataplane, DataplaneError},
-    health::{evidence::Evidence, probe, score, silence::Silence},
+    health::{evidence::Evidence, probe, score, silence::Silence, watch::Watch},
     netlink::{Change, Link, Netlink, NetlinkError},
     routing::State as Service,
 };
@@ -113,6 +113,8 @@ pub async fn start(file: &Path, config: Config, log_programs: u8) -> Result<Star
         wired: HashMap::new(),
         broken: HashSet::new(),
         score: Box::<score::Configured>::default(),
+        scored: 0,
+        watch: Watch::default(),
         sweep: Sweep::default(),
         sweeper,
         rescuer,
@@ -167,7 +169,7 @@ impl Agent {
         let now_ns = clock::now_ns();
         let instances = self.number_instances(&config, now_ns)?;
         let vnis = self.number_vnis(&config)?;
-        self.score = Box::new(score::Configured::of(&config.instances));
+        self.score = self.watch.follow(&config);
         let removed = std::mem::replace(&mut self.state.instances, instances);
         self.state.config = config;
         self.state.regroup();

@@ -18,6 +18,8 @@ use serde::Serialize;
 
 pub use error::{ConfigError, Finding};
 
+use crate::health::collect::source::Place;
+
 /// Longest name of an instance, a VNI or a failure domain: names are map keys too.
 pub const NAME_BYTES_MAX: usize = 48;
 
@@ -28,6 +30,8 @@ pub struct Config {
     pub agent: Agent,
     /// Detection of failures.
     pub detect: Detect,
+    /// Prediction of failures.
+    pub health: Health,
     /// XDP modes by interface.
     pub interfaces: Vec<Interface>,
     /// The compute instances.
@@ -77,6 +81,13 @@ impl Config {
         }
         ports
     }
+}
+
+/// Prediction of failures.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// The model; none: layer A alone.
+    pub model: Option<PathBuf>,
 }
 
 /// Which program an interface carries.
@@ -153,6 +164,8 @@ pub struct Instance {
     pub weight: u32,
     /// Its health score until a prediction engine supplies one.
     pub score: f64,
+    /// Where its own signals are: a node exporter or a cgroup.
+    pub metrics: Option<Place>,
     /// What it shares its fate with.
     pub domain: Option<String>,
     /// A probe of its service.

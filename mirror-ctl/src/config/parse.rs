@@ -10,8 +10,8 @@ use mirror_common::limits;
 use toml::de::DeTable;
 
 use super::{
-    Ack, Agent, Close, Config, Detect, Finding, Instance, Interface, Mac, Mode, NAME_BYTES_MAX,
-    OnLoss, Probe, Vni,
+    Ack, Agent, Close, Config, Detect, Finding, Health, Instance, Interface, Mac, Mode,
+    NAME_BYTES_MAX, OnLoss, Probe, Vni,
     reader::{At, Report, Section},
 };
 
@@ -36,6 +36,7 @@ pub(super) fn config(text: &str) -> Result<Config, Vec<Finding>> {
         let root = Section::new(&report, "", 1, Some(document.get_ref()));
         let agent = agent(&root.section("agent"));
         let detect = detect(&root.section("detect"));
+        let health = health(&root.section("health"));
         let interfaces = interfaces(&root);
         let instances = instances(&root);
         let vnis = vnis(&root, &instances);
@@ -43,6 +44,7 @@ pub(super) fn config(text: &str) -> Result<Config, Vec<Finding>> {
         Config {
             agent,
             detect,
+            health,
             interfaces,
             instances,
             vnis,
@@ -56,11 +58,20 @@ pub(super) fn config(text: &str) -> Result<Config, Vec<Finding>> {
     }
 }
 
-fn agent(section: &Section<'_>) -> Agent {
-    let absolute = |text: &str| match PathBuf::from(text) {
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    match PathBuf::from(text) {
         path if path.is_absolute() => Ok(path),
         _ => Err(format!("{text:?} is not an absolute path")),
-    };
+    }
+}
+
+fn health(section: &Section<'_>) -> Health {
+    let model = section.parsed("model", absolute).map(|at| at.value);
+    section.finish();
+    Health { model }
+}
+
+fn agent(section: &Section<'_>) -> Agent {
     let path = |key, default: &str| {
         section
             .parsed(key, absolute)
@@ -164,6 +175,7 @@ fn instances(root: &Section<'_>) -> Vec<Instance> {
             address: address.map(|at| at.value),
             weight: section.integer("weight", 0..=1_000, 100).value,
             score: section.fraction("score", 1.0),
+            metrics: section.parsed("metrics", str::parse).map(|at| at.value),
             domain: section.string("domain").map(|at| {
                 check_name(&section, &at);
                 at.value

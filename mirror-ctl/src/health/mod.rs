@@ -12,6 +12,7 @@ pub mod recovery;
 pub mod score;
 pub mod silence;
 pub mod sim;
+pub mod watch;
 
 use std::fmt;
 

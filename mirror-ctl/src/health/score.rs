@@ -10,6 +10,11 @@ pub trait Score: Send {
     /// The instance's score, 0 (about to fail) to 1 (well); not a number: unknown, which changes
     /// nothing.
     fn score(&self, instance: &str) -> f64;
+
+    /// Another number whenever scores may have changed.
+    fn revision(&self) -> u64 {
+        0
+    }
 }
 
 /// The scores of the configuration.
@@ -34,7 +39,7 @@ impl Score for Configured {
 /// A score older than this is not known any more.
 const FRESH_NS: u64 = 5_000_000_000;
 
-/// Where the engine, at its own pace, leaves scores for whoever decides.
+/// Where the engine, at its own pace, leaves scores for whoever decides: each with when it was made.
 #[derive(Clone, Debug, Default)]
 pub struct Board(Arc<Mutex<HashMap<String, (f64, u64)>>>);
 
@@ -46,14 +51,27 @@ impl Board {
         scores.insert(instance.to_owned(), (score, now_ns));
     }
 
-    fn fresh(&self, instance: &str, now_ns: u64) -> Option<f64> {
+    /// The score left for an instance; not a number when it is stale, none if there never was one.
+    fn read(&self, instance: &str, now_ns: u64) -> Option<f64> {
         let scores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (score, made_ns) = *scores.get(instance)?;
-        (now_ns.saturating_sub(made_ns) <= FRESH_NS).then_some(score)
+        let fresh = now_ns.saturating_sub(made_ns) <= FRESH_NS;
+        Some(if fresh { score } else { f64::NAN })
+    }
+
+    /// When the newest score was made.
+    fn newest_ns(&self) -> u64 {
+        let scores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        scores
+            .values()
+            .map(|(_, made_ns)| *made_ns)
+            .max()
+            .unwrap_or(0)
     }
 }
 
-/// The engine's scores, limited by the configured ones; where the engine has none, or an old one, unknown.
+/// The engine's scores, limited by the configured ones. An old one is unknown; where the engine never had one, the
+/// configured one counts.
 pub struct Predicted {
     configured: Configured,
     board: Board,
@@ -75,12 +93,16 @@ impl Predicted {
 impl Score for Predicted {
     fn score(&self, instance: &str) -> f64 {
         let configured = self.configured.score(instance);
-        match self.board.fresh(instance, (self.now_ns)()) {
+        match self.board.read(instance, (self.now_ns)()) {
             // f64::min would take the other one for what is not a number.
-            Some(score) if score < configured || configured.is_nan() => score,
-            Some(_) => configured,
-            None => f64::NAN,
+            Some(score) if score > configured => configured,
+            Some(score) => score,
+            None => configured,
         }
+    }
+
+    fn revision(&self) -> u64 {
+        self.board.newest_ns()
     }
 }
 
@@ -97,7 +119,10 @@ mod tests {
         let at = |now_ns: fn() -> u64| Predicted::new(configured.clone(), board.clone(), now_ns);
         let fresh = at(|| 2_000_000_000);
         assert_eq!((fresh.score("a"), fresh.score("b")), (0.4, 0.5));
-        assert!(fresh.score("c").is_nan());
+        assert!(fresh.score("c").is_nan(), "nobody knows it");
+        assert_ne!(fresh.revision(), 0);
         assert!(at(|| 9_000_000_000).score("a").is_nan());
+        let never = Predicted::new(configured, Board::default(), || 0);
+        assert_eq!(never.score("b"), 0.5);
     }
 }

@@ -14,6 +14,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::health::{
+    collect::source::Source,
     public::{Split, Task},
     sim::Family,
 };
@@ -51,8 +52,8 @@ struct Record {
     file: PathBuf,
     /// An instance and where its signals are: NAME=http://ADDRESS:PORT/metrics of a node exporter, or NAME=/FOLDER
     /// of a cgroup (may be repeated).
-    #[arg(long = "source", value_name = "NAME=WHERE", required = true)]
-    sources: Vec<record::Source>,
+    #[arg(long = "source", value_name = "NAME=WHERE", required = true, value_parser = record::source)]
+    sources: Vec<Source>,
     /// From one reading to the next, in ms.
     #[arg(long, value_name = "MS", default_value_t = 1_000)]
     every_ms: u64,
@@ -123,7 +124,7 @@ struct Train {
     #[arg(long, value_name = "N", default_value_t = 60)]
     runs: usize,
     /// Trees of each hazard.
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 60)]
     trees: usize,
     /// Where chance begins.
     #[arg(long, value_name = "SEED", default_value_t = 1)]

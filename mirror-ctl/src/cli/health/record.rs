@@ -1,72 +1,22 @@
 //! `health record` and `health simulate`.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    str::FromStr,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, anyhow};
-use hyper::Uri;
+use anyhow::Result;
+use futures_util::future::join_all;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Record, Simulate};
 use crate::health::{
-    collect::{Usage, cgroup, exporter, fetch::fetch},
-    predict::signal::Reading,
+    collect::source::Source,
     recording::{Moment, Recorder},
     sim::corpus,
 };
 
-/// An instance and where its signals are.
-#[derive(Clone, Debug)]
-pub(super) struct Source {
-    name: String,
-    place: Place,
-}
-
-#[derive(Clone, Debug)]
-enum Place {
-    Exporter(SocketAddr, Uri),
-    Cgroup(PathBuf),
-}
-
-impl FromStr for Source {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let (name, place) = text.split_once('=').context("NAME=WHERE is needed")?;
-        let place = match place.strip_prefix("http://") {
-            Some(rest) => {
-                let (address, path) = match rest.find('/') {
-                    Some(at) => rest.split_at(at),
-                    None => (rest, "/metrics"),
-                };
-                let address = address.parse().with_context(|| {
-                    format!("{address:?} is not ADDRESS:PORT (names are not looked up)")
-                })?;
-                Place::Exporter(address, path.parse()?)
-            }
-            None if place.starts_with('/') => Place::Cgroup(place.into()),
-            None => return Err(anyhow!("{place:?} is neither http://... nor a folder")),
-        };
-        Ok(Self {
-            name: name.to_owned(),
-            place,
-        })
-    }
-}
-
-impl Source {
-    /// What it tells now, and when that was; nothing if it does not answer.
-    async fn usage(&self) -> Option<(Usage, Instant)> {
-        let usage = match &self.place {
-            Place::Exporter(address, path) => exporter::parse(&fetch(*address, path).await.ok()?),
-            Place::Cgroup(folder) => cgroup::read(folder),
-        };
-        Some((usage, Instant::now()))
-    }
+/// `NAME=WHERE`.
+pub(super) fn source(text: &str) -> Result<Source, String> {
+    let (name, place) = text.split_once('=').ok_or("NAME=WHERE is needed")?;
+    Ok(Source::new(name.to_owned(), place.parse()?))
 }
 
 pub(super) fn run(args: &Record) -> Result<()> {
@@ -83,27 +33,17 @@ pub(super) fn run(args: &Record) -> Result<()> {
     runtime.block_on(async {
         let mut ticks = interval(Duration::from_millis(args.every_ms.max(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut before: Vec<Option<(Usage, Instant)>> = vec![None; args.sources.len()];
+        let mut sources = args.sources.clone();
         for _ in 0..args.count.unwrap_or(u64::MAX) {
             ticks.tick().await;
-            let asked = args.sources.iter().map(Source::usage);
-            let now = futures_util::future::join_all(asked).await;
+            let readings = join_all(sources.iter_mut().map(Source::read)).await;
             let time_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
-            let readings = args.sources.iter().zip(&before).zip(&now);
-            let readings = readings.map(|((source, before), now)| {
-                let reading = match (before, now) {
-                    (Some((before, then)), Some((usage, at))) => {
-                        usage.since(before, at.duration_since(*then).as_secs_f64())
-                    }
-                    _ => Reading::default(),
-                };
-                (source.name.clone(), reading)
-            });
+            let named = sources.iter().zip(readings);
+            let named = named.map(|(s, reading)| (s.name.clone(), reading.unwrap_or_default()));
             recorder.push(&Moment {
                 time_ms,
-                readings: readings.collect(),
+                readings: named.collect(),
             })?;
-            before = now;
         }
         Ok(())
     })
@@ -129,25 +69,4 @@ pub(super) fn simulate(args: &Simulate) -> Result<()> {
         None => println!("nobody fails"),
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sources_are_read() {
-        let source: Source = "a=http://10.0.0.1:9100".parse().unwrap();
-        assert!(matches!(source.place, Place::Exporter(_, path) if path == "/metrics"));
-        let source: Source = "a=/sys/fs/cgroup/a".parse().unwrap();
-        assert!(matches!(source.place, Place::Cgroup(_)));
-        for wrong in [
-            "a",
-            "a=b",
-            "a=http://host:9100/metrics",
-            "a=http://10.0.0.1",
-        ] {
-            assert!(wrong.parse::<Source>().is_err(), "{wrong}");
-        }
-    }
 }

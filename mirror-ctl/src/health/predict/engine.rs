@@ -40,11 +40,19 @@ impl Outlook {
     }
 }
 
-/// One figure for the four probabilities: their mean. A failure that is due now counts fully, one that is due within
-/// the minute a quarter, and all between: a spectrum and not an alarm.
+/// How much each horizon's probability counts in the score.
+const URGENCY: Chances = [0.125, 0.125, 0.25, 0.5];
+const _: () = assert!(HORIZONS_S.len() == URGENCY.len());
+
+/// One figure for the four probabilities. A failure that is due now counts fully, one that is due within the minute
+/// half, and all between: a spectrum and not an alarm, and early enough to act on.
 #[must_use]
 pub fn urgency(chances: Chances) -> f32 {
-    chances.iter().sum::<f32>() / HORIZONS_S.len() as f32
+    chances
+        .iter()
+        .zip(URGENCY)
+        .map(|(chance, weight)| chance * weight)
+        .sum()
 }
 
 /// One instance as the engine knows it.

@@ -49,10 +49,11 @@ impl Track {
         }
         self.ticks = self.ticks.saturating_add(1);
         let step = value - self.fast;
-        self.jitter += (step.abs() - self.jitter) / MIDDLE;
-        self.fast += step / FAST;
-        self.middle += (value - self.middle) / MIDDLE;
-        self.slow += (value - self.slow) / SLOW;
+        // Reciprocals are constants; a division would cost ten times as much.
+        self.jitter += (step.abs() - self.jitter) * (1.0 / MIDDLE);
+        self.fast += step * (1.0 / FAST);
+        self.middle += (value - self.middle) * (1.0 / MIDDLE);
+        self.slow += (value - self.slow) * (1.0 / SLOW);
         let scale = self.scale(noise);
         let learning = self.ticks <= LEARNING;
         let rate = match learning {
@@ -97,10 +98,10 @@ impl Track {
         if !self.is_settled() {
             return [0.0; FEATURES];
         }
-        let scale = self.scale(noise);
-        let in_scale = |off: f32| (off / scale).clamp(-LIMIT, LIMIT);
+        let per_scale = 1.0 / self.scale(noise);
+        let in_scale = |off: f32| (off * per_scale).clamp(-LIMIT, LIMIT);
         [
-            self.level(noise),
+            in_scale(self.fast - self.usual),
             in_scale(self.slow - self.usual),
             in_scale(self.fast - self.slow),
             // Two averages of a ramp lie as far apart as it climbs in the difference of their time constants.

@@ -45,6 +45,8 @@ pub struct Instance {
 const LATENCY_MAX_MS: f32 = 3_000.0;
 /// A retransmission waits about so long.
 const RETRANSMISSION_MS: f32 = 220.0;
+/// Workers of an instance.
+const WORKERS: f32 = 64.0;
 /// Requests that may wait.
 const BACKLOG_MAX_S: f32 = 2.0;
 
@@ -170,11 +172,10 @@ impl Instance {
         };
         let n = truth.requests;
         gauges.passive(truth, self.silence_ms);
-        gauges.show(
-            Signal::InFlight,
-            n * truth.p50 / 1_000.0 + self.backlog,
-            0.1,
-        );
+        // A worker that hangs holds a request that is never answered.
+        let held = truth.hung * WORKERS;
+        let in_flight = n * truth.p50 / 1_000.0 + self.backlog + held;
+        gauges.show(Signal::InFlight, in_flight, 0.1);
         if self.nature.has_exporter && !truth.down {
             let work = (n / self.nature.capacity).min(1.0);
             gauges.show(Signal::Memory, self.memory, 0.002);
