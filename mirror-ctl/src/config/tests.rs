@@ -41,6 +41,22 @@ fn check_with(from: &str, to: &str, expected: &str) {
 }
 
 #[test]
+fn prediction_is_off_unless_asked_for() {
+    let config = Config::parse(Path::new("mirror.toml"), GOOD).unwrap();
+    assert!(config.health.model.is_none() && config.instances[1].metrics.is_none());
+    let text = GOOD.replacen(
+        "address = \"10.66.2.2\"\n",
+        "address = \"10.66.2.2\"\nmetrics = \"http://10.66.2.2:9100\"\n",
+        1,
+    );
+    let text = format!("{text}[health]\nmodel = \"/var/lib/mirror/health.model\"\n");
+    let config = Config::parse(Path::new("mirror.toml"), &text).unwrap();
+    assert!(config.health.model.is_some());
+    let metrics = config.instances[1].metrics.as_ref().unwrap();
+    assert_eq!(metrics.to_string(), "http://10.66.2.2:9100/metrics");
+}
+
+#[test]
 fn a_good_file_has_defaults() {
     let config = Config::parse(Path::new("mirror.toml"), GOOD).unwrap();
     assert_eq!(config.mode("c0"), Mode::Generic);
@@ -166,7 +182,7 @@ fn unknown_keys_and_wrong_types_are_told_together() {
          mirror.toml:4: vni \"v\": addresses is missing\n\
          mirror.toml:4: vni \"v\": interfaces is missing\n\
          mirror.toml:4: vni \"v\": there is no [[instance]] to serve it\n\
-         mirror.toml:6: unknown key \"other\" (known: agent, detect, instance, interface, vni)",
+         mirror.toml:6: unknown key \"other\" (known: agent, detect, health, instance, interface, vni)",
     );
     check_with(
         r#"ack = "async""#,

@@ -190,10 +190,8 @@ fn learn(subjects: &[Subject], fold: &Fold, settings: &Settings) -> Result<Learn
     let scale = fold.learn.len() as f32 / all.max(f32::MIN_POSITIVE);
     weights.iter_mut().for_each(|weight| *weight *= scale);
     let (priors, shift) = priors(settings);
-    let stacks = priors
-        .iter()
-        .map(|prior| Stack::fit(&inputs, &outcomes, &weights, prior));
-    let ranked = stacks.map(|stack| {
+    let ranked = priors.map(|prior| {
+        let stack = Stack::fit(&inputs, &outcomes, &weights, &prior);
         let series: Vec<Series> = unseen
             .iter()
             .map(|(server, rows, said)| {
@@ -208,20 +206,22 @@ fn learn(subjects: &[Subject], fold: &Fold, settings: &Settings) -> Result<Learn
     });
     Ok(Learned {
         trees: Trees::fit(subjects, &fold.learn, settings)?,
-        stack: choose(&ranked.collect::<Vec<_>>()),
+        stack: choose(&ranked),
         shift,
     })
 }
 
-/// The stack that ranks best and catches most, among those that catch no less than the first, which has no trees: more
-/// is listened to only where that is not to its cost.
-fn choose(ranked: &[(Stack, f64, f64)]) -> Stack {
-    let (alone, _, least) = ranked[0];
-    ranked
-        .iter()
-        .filter(|(_, _, recall)| recall >= &least)
-        .max_by(|a, b| (a.1 + a.2).total_cmp(&(b.1 + b.2)))
-        .map_or(alone, |(stack, ..)| *stack)
+/// What trees must add to the sum of area under the curve and recall before they are listened to. With a few servers to
+/// choose on, less than that is luck, and layer A alone is the one that needs none.
+const GAIN_MIN: f64 = 0.1;
+
+/// The stack with trees, the second, if it is clearly better than the first and catches no less.
+fn choose(ranked: &[(Stack, f64, f64); 2]) -> Stack {
+    let [(alone, auc, recall), (with, auc_with, recall_with)] = *ranked;
+    match recall_with >= recall && auc_with + recall_with > auc + recall + GAIN_MIN {
+        true => with,
+        false => alone,
+    }
 }
 
 /// Between servers, each counts alike and so do its classes: or the one that fails most would be all that is learned.
