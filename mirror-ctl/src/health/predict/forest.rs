@@ -1,8 +1,10 @@
-//! Trees as they are used: flat, 16 bytes a node, walked without a branch on anything but the node.
+//! Trees as they are used: flat, 16 bytes a node, several walked at once.
 //!
 //! What trains them is smartcore (`train`); its own representation is a boxed enum of options per node, eight times
 //! as large, and takes a matrix to predict a row.
 
+/// Trees walked at once.
+const LANES: usize = 8;
 /// Marks a leaf.
 const LEAF: u32 = u32::MAX;
 
@@ -109,19 +111,34 @@ impl Forest {
     /// The sum of the leaves that a row falls into.
     #[must_use]
     pub fn sum(&self, row: &[f32]) -> f32 {
-        self.roots
-            .iter()
-            .map(|root| self.leaf(*root as usize, row))
-            .sum()
-    }
-
-    fn leaf(&self, root: usize, row: &[f32]) -> f32 {
-        let mut node = &self.nodes[root];
-        while !node.is_leaf() {
-            let left = row[node.feature as usize] <= node.value;
-            node = &self.nodes[if left { node.left } else { node.right } as usize];
+        let mut sum = 0.0;
+        for roots in self.roots.chunks(LANES) {
+            // One walk waits for memory at every step; several do not wait for each other.
+            let mut lanes = [0; LANES];
+            let lanes = &mut lanes[..roots.len()];
+            lanes.copy_from_slice(roots);
+            loop {
+                let mut moved = false;
+                for lane in lanes.iter_mut() {
+                    let node = &self.nodes[*lane as usize];
+                    // A leaf's feature is none of the row's: it stays where it is.
+                    let Some(value) = row.get(node.feature as usize) else {
+                        continue;
+                    };
+                    let left = *value <= node.value;
+                    *lane = if left { node.left } else { node.right };
+                    moved = true;
+                }
+                if !moved {
+                    break;
+                }
+            }
+            sum += lanes
+                .iter()
+                .map(|lane| self.nodes[*lane as usize].value)
+                .sum::<f32>();
         }
-        node.value
+        sum
     }
 
     /// The nodes, tree after tree.

@@ -2,16 +2,16 @@
 
 use super::*;
 
-/// Eight days of three metrics. Before each failure the second metric climbs.
+/// Ten days of three metrics. Before each failure the second metric climbs.
 fn server(seed: u64) -> Server {
-    const DAY: usize = 100;
+    const DAY: usize = 60;
     let mut chance = fastrand::Rng::with_seed(seed);
     let train_rows = 4 * DAY;
     let mut values = Vec::new();
     let mut failing = Vec::new();
     let mut until = 0;
     for row in 0..10 * DAY {
-        if row > train_rows && row > until + 40 && chance.u32(..60) == 0 {
+        if row > train_rows && row > until + 40 && chance.u32(..30) == 0 {
             until = row + 20;
         }
         let near = row < until;
@@ -43,7 +43,7 @@ fn check(task: Task, split: Split, auc_min: f64) {
         task,
         horizon: 5,
         split,
-        day: 100,
+        day: 60,
     };
     let servers = (0..5).map(server).collect();
     let mut done = 0.0;
@@ -65,14 +65,14 @@ fn failures_that_announce_themselves_are_found() {
 #[test]
 fn servers_without_failures_are_no_reason_to_fail() {
     let servers = (0..4).map(|seed| Server {
-        failing: vec![false; 600],
+        failing: vec![false; 360],
         ..server(seed)
     });
     let settings = Settings {
         task: Task::Soon,
         horizon: 5,
         split: Split::Group,
-        day: 100,
+        day: 60,
     };
     let found = evaluate(servers.collect(), &settings, |_| {}).unwrap();
     assert_eq!(found.events, 0);

@@ -432,6 +432,5 @@ mod tests {
         let found = evaluate(&model, 1, 1, || {});
         assert!(found.gradual.auc.value > 0.75, "{:?}", found.gradual);
         assert!(found.horizons.iter().all(|f| f.ece.value < 0.2));
-        assert_eq!(train(&effort, || {}).unwrap(), model, "chance is seeded");
     }
 }
