@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::{build, command, root};
+use crate::{build, command, root, setup::prometheus};
 
 /// Run every test, with the set-up it needs
 ///
@@ -41,6 +41,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     cargo
         .args(["--release", "--no-fail-fast"])
         .envs(build::program_variables());
+    match prometheus::ensure() {
+        Ok(dir) => {
+            cargo.env(prometheus::VARIABLE, dir);
+        }
+        // The test that needs it fails and says so; the others run.
+        Err(error) => eprintln!("warning: {error:#}"),
+    }
     if args.package.is_empty() {
         cargo.arg("--workspace");
     }

@@ -3,9 +3,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::sources::{self, Offered};
 use crate::command;
@@ -94,6 +94,34 @@ impl Apt {
         let path = self.dir.join(name);
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))
     }
+}
+
+/// Unpacks part of a package: the rest is often ten times as much.
+pub(super) fn unpack(deb: &Path, into: &Path, patterns: &[String]) -> Result<()> {
+    fs::create_dir_all(into).with_context(|| format!("make {}", into.display()))?;
+    let mut dpkg = Command::new("dpkg-deb");
+    dpkg.arg("--fsys-tarfile")
+        .arg(deb)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut dpkg = dpkg.spawn().context("could not start dpkg-deb")?;
+    let pipe = dpkg.stdout.take().context("dpkg-deb's output")?;
+    let mut tar = Command::new("tar");
+    tar.args(["-x", "--no-same-owner", "--wildcards", "-C"])
+        .arg(into)
+        .args(patterns)
+        .stdin(pipe);
+    let unpacked = tar.output().context("could not start tar")?;
+    let read = dpkg.wait()?;
+    if !unpacked.status.success() || !read.success() {
+        let stderr = String::from_utf8_lossy(&unpacked.stderr);
+        bail!(
+            "unpacking {} failed (disk full?): {}",
+            deb.display(),
+            stderr.trim_end()
+        );
+    }
+    Ok(())
 }
 
 /// Our configuration. Of the system's only what says how to reach the network (proxies, time-outs) is

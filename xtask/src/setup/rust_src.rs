@@ -8,13 +8,13 @@ use std::fmt;
 use std::fs;
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::Cache;
-use super::apt::Apt;
+use super::apt::{self, Apt};
 use super::sources::{self, Distribution, Stage};
 use crate::progress::Progress;
 use crate::toolchain::Toolchain;
@@ -179,7 +179,7 @@ fn from_package(
     let (deb, package) = download(&apt, &toolchain.version.release, progress)?;
     progress.update("unpacking");
     let unpacked = staging.join("unpacked");
-    unpack(&deb, &unpacked, "./usr/src/*/library")?;
+    apt::unpack(&deb, &unpacked, &["./usr/src/*/library".to_owned()])?;
     let library = fs::read_dir(unpacked.join("usr/src"))
         .into_iter()
         .flatten()
@@ -240,36 +240,8 @@ fn debian_keyring(apt: &Apt) -> Result<PathBuf> {
         .download("debian-archive-keyring", None, |_| ())
         .context("Debian's keys (package debian-archive-keyring) are not to be had")?;
     let dir = deb.with_extension("unpacked");
-    unpack(&deb, &dir, "./usr/share/keyrings/*")?;
+    apt::unpack(&deb, &dir, &["./usr/share/keyrings/*".to_owned()])?;
     sources::debian_keyring_in(&dir.join("usr/share/keyrings")).context("no keyring in the package")
-}
-
-/// Part of a package: the rest of rust-src is ten times as much.
-fn unpack(deb: &Path, into: &Path, pattern: &str) -> Result<()> {
-    fs::create_dir_all(into).with_context(|| format!("make {}", into.display()))?;
-    let mut dpkg = Command::new("dpkg-deb");
-    dpkg.arg("--fsys-tarfile")
-        .arg(deb)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    let mut dpkg = dpkg.spawn().context("could not start dpkg-deb")?;
-    let pipe = dpkg.stdout.take().context("dpkg-deb's output")?;
-    let mut tar = Command::new("tar");
-    tar.args(["-x", "--no-same-owner", "--wildcards", "-C"])
-        .arg(into)
-        .arg(pattern)
-        .stdin(pipe);
-    let unpacked = tar.output().context("could not start tar")?;
-    let read = dpkg.wait()?;
-    if !unpacked.status.success() || !read.success() {
-        let stderr = String::from_utf8_lossy(&unpacked.stderr);
-        bail!(
-            "unpacking {} failed (disk full?): {}",
-            deb.display(),
-            stderr.trim_end()
-        );
-    }
-    Ok(())
 }
 
 fn is_library(path: &Path) -> bool {

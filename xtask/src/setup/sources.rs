@@ -164,17 +164,22 @@ pub(super) fn stages(distribution: Distribution, configured: &[Source]) -> Vec<S
                 .collect(),
         })
     });
-    let own = (!configured.is_empty()).then(|| Stage {
-        what: "the configured suites".to_owned(),
-        signed_by: distribution,
-        sources: configured.to_vec(),
-    });
+    let own = own_stage(distribution, configured);
     let mut stages = debian.collect::<Vec<_>>();
     // A Debian release has one rustc for life, so its own suites come late; Ubuntu's own come first, also
     // because Debian's keys are fetched from them.
     let at = if is_debian { mirrors.len() } else { 0 };
     stages.splice(at..at, own);
     stages
+}
+
+/// The suites that the system itself uses.
+pub(super) fn own_stage(distribution: Distribution, configured: &[Source]) -> Option<Stage> {
+    (!configured.is_empty()).then(|| Stage {
+        what: "the configured suites".to_owned(),
+        signed_by: distribution,
+        sources: configured.to_vec(),
+    })
 }
 
 /// `rust-src` of Debian, `rust-1.95-src` of Ubuntu.
