@@ -9,6 +9,7 @@ pub mod config;
 pub mod connections;
 pub mod dataplane;
 pub mod health;
+pub mod metrics;
 pub mod mirroring;
 pub mod netlink;
 pub mod routing;

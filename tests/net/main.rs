@@ -2,10 +2,13 @@
 //! has a network of its own. They need root and say so; none is ever skipped.
 
 mod agent;
+mod apply;
 mod capture;
 mod datagrams;
+mod events;
 mod flows;
 mod handshake;
+mod metrics;
 mod mirrors;
 mod support;
 mod suspicion;

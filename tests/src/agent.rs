@@ -113,6 +113,9 @@ pub struct Event {
     /// Why.
     #[serde(default)]
     pub cause: Option<String>,
+    /// Who ordered it.
+    #[serde(default)]
+    pub by: Option<String>,
 }
 
 /// `status --json`
@@ -271,11 +274,23 @@ impl<'a> Agent<'a> {
         })
     }
 
-    fn run(&self, arguments: &[&str]) -> Result<Output> {
+    /// Runs a verb of the tool and takes what it prints.
+    pub fn text(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.run(arguments)?;
+        String::from_utf8(output.stdout).context("output")
+    }
+
+    /// A verb of the tool, to be run.
+    #[must_use]
+    pub fn verb(&self, arguments: &[&str]) -> Command {
         // The socket is a file: the tool need not be in the namespace.
         let mut command = Command::new(&self.binary);
         command.args(arguments).arg("--socket").arg(&self.socket);
-        succeed(command)
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<Output> {
+        succeed(self.verb(arguments))
     }
 }
 

@@ -2,13 +2,30 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
 
 /// Entries that are kept.
 pub const ENTRIES_MAX: usize = 65_536;
+
+/// Every kind of entry.
+pub const KINDS: [&str; 10] = [
+    "flow-opened",
+    "flow-warm",
+    "flow-cold",
+    "takeover",
+    "flow-closed",
+    "partial-checksum",
+    "instance-state",
+    "interface",
+    "configuration",
+    "order",
+];
 
 /// One entry.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,8 +34,7 @@ pub struct LogEntry {
     pub seq: u64,
     /// When, `CLOCK_MONOTONIC`.
     pub time_ns: u64,
-    /// `flow-opened`, `flow-warm`, `flow-cold`, `takeover`, `flow-closed`, `partial-checksum`,
-    /// `instance-state`, `interface`, `configuration`.
+    /// One of [`KINDS`].
     pub kind: String,
     /// The flow's client.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -38,11 +54,19 @@ pub struct LogEntry {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cause: Option<String>,
+    /// Who ordered it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub by: Option<String>,
 }
 
 /// The log.
 #[derive(Debug, Default)]
-pub struct EventLog(Mutex<Entries>);
+pub struct EventLog {
+    entries: Mutex<Entries>,
+    /// The last number, for those who wait for the next.
+    last: watch::Sender<u64>,
+    metrics: Arc<Metrics>,
+}
 
 #[derive(Debug, Default)]
 struct Entries {
@@ -51,17 +75,43 @@ struct Entries {
 }
 
 impl EventLog {
+    /// An empty log; what is added is counted in `metrics` too.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            ..Self::default()
+        }
+    }
+
     /// Adds entries; their numbers are given here.
     pub fn add(&self, entries: impl IntoIterator<Item = LogEntry>) {
         let mut log = self.lock();
         for mut entry in entries {
             log.last += 1;
             entry.seq = log.last;
+            self.metrics.happened(&entry);
             if log.entries.len() == ENTRIES_MAX {
                 log.entries.pop_front();
             }
             log.entries.push_back(entry);
         }
+        let last = log.last;
+        drop(log);
+        self.last.send_replace(last);
+    }
+
+    /// The number of the last entry, and a way to wait for later ones.
+    pub fn last(&self) -> watch::Receiver<u64> {
+        self.last.subscribe()
+    }
+
+    /// The next entries after `seq`, at most `limit`, and how many have been forgotten before them.
+    pub fn next(&self, seq: u64, limit: usize) -> (u64, Vec<LogEntry>) {
+        let log = self.lock();
+        let start = log.entries.partition_point(|entry| entry.seq <= seq);
+        let entries: Vec<_> = log.entries.range(start..).take(limit).cloned().collect();
+        let forgotten = entries.first().map_or(0, |first| first.seq - seq - 1);
+        (forgotten, entries)
     }
 
     /// Entries with numbers above `since`, the newest `limit` of them.
@@ -74,7 +124,7 @@ impl EventLog {
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
         // A panic while it was held cannot have left it half written in a way that matters.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -93,5 +143,10 @@ mod tests {
         assert_eq!(log.since(last - 2, usize::MAX).len(), 2);
         assert_eq!(log.since(last, usize::MAX).len(), 0);
         assert_eq!(log.since(0, 3)[0].seq, last - 2);
+        let (forgotten, next) = log.next(4, 2);
+        assert_eq!((forgotten, next[0].seq, next.len()), (6, 11, 2));
+        assert_eq!(log.next(11, 1).1[0].seq, 12);
+        assert_eq!(log.next(last, 1), (0, Vec::new()));
+        assert_eq!(*log.last().borrow(), last);
     }
 }

@@ -15,12 +15,14 @@ mod wire;
 
 use std::{
     collections::{HashMap, HashSet},
-    path::PathBuf,
+    fs, io,
+    path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use mirror_common::{event::Event as Report, instance, limits::REPLICAS};
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -34,6 +36,7 @@ use crate::{
     connections::{Rescuer, Sweep, Sweeper},
     dataplane::{Dataplane, DataplaneError},
     health::{score::Score, watch::Watch},
+    metrics::Metrics,
     netlink::{Change, Netlink},
 };
 use decide::{Action, Refusal};
@@ -65,7 +68,7 @@ pub enum Event {
     /// A probe was tried.
     Probed(String, bool),
     /// All flows were walked.
-    Swept(Sweep),
+    Swept(Box<Sweep>),
     /// An operator ordered something.
     Ordered {
         /// Of which instance.
@@ -79,8 +82,42 @@ pub enum Event {
     },
     /// The configuration is to be read again.
     Reload(Option<oneshot::Sender<Result<(), String>>>),
+    /// Another configuration is to be put in force, and kept.
+    Apply {
+        /// The text of its file.
+        text: String,
+        /// Who waits for the answer.
+        reply: oneshot::Sender<Result<Applied, String>>,
+    },
     /// The agent is to end.
     Stop,
+}
+
+impl Event {
+    /// The event's name in metrics.
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Network(_) => "network",
+            Self::Look => "look",
+            Self::Tick => "tick",
+            Self::Reported(_) => "report",
+            Self::Probed(..) => "probe",
+            Self::Swept(_) => "sweep",
+            Self::Ordered { .. } => "order",
+            Self::Reload(_) => "reload",
+            Self::Apply { .. } => "apply",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+/// What became of another configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    /// What it changed.
+    pub changes: Vec<String>,
+    /// What the operator should know.
+    pub warning: Option<String>,
 }
 
 /// The agent's I/O and what it knows.
@@ -105,6 +142,7 @@ pub struct Agent {
     probes: HashMap<String, JoinHandle<()>>,
     inputs: Inputs,
     log: Arc<EventLog>,
+    metrics: Arc<Metrics>,
     views: watch::Sender<Arc<View>>,
     ticks: u64,
     /// Who was told of to send partly computed checksums.
@@ -140,14 +178,16 @@ impl Agent {
                 Some(reports) = inputs.reports.recv() => Event::Reported(reports),
                 Some((instance, ok)) = inputs.probes.recv() => Event::Probed(instance, ok),
                 _ = ticks.tick() => Event::Tick,
-                Some(sweep) = inputs.sweeps.recv() => Event::Swept(sweep),
+                Some(sweep) = inputs.sweeps.recv() => Event::Swept(Box::new(sweep)),
             };
             if matches!(event, Event::Stop) {
                 info!("ends; the dataplane runs on");
                 return;
             }
             let poll_before = self.state.config.detect.poll_ms;
+            let (kind, began) = (event.kind(), Instant::now());
             self.handle(event).await;
+            self.metrics.looped(kind, began.elapsed().as_secs_f64());
             let poll_ms = self.state.config.detect.poll_ms;
             if poll_ms != poll_before {
                 looks = time::interval(Duration::from_millis(poll_ms.into()));
@@ -187,7 +227,7 @@ impl Agent {
             }
             Event::Probed(instance, ok) => self.state.probed(&instance, ok, now_ns),
             Event::Swept(sweep) => {
-                self.swept(sweep);
+                self.swept(*sweep);
                 Vec::new()
             }
             Event::Ordered {
@@ -214,6 +254,11 @@ impl Agent {
                 if let Some(reply) = reply {
                     let _ = reply.send(reloaded);
                 }
+                return;
+            }
+            Event::Apply { text, reply } => {
+                let applied = self.put_in_force_and_keep(&text).await;
+                let _ = reply.send(applied);
                 return;
             }
             Event::Stop => return,
@@ -373,6 +418,23 @@ impl Agent {
     /// Takes up what the file says now, or keeps everything as it is.
     async fn reload(&mut self) -> Result<(), String> {
         let config = Config::load(&self.file).map_err(|error| error.to_string())?;
+        self.put_in_force(config).await
+    }
+
+    /// Takes up another text and makes it the file's: a restart finds it there.
+    async fn put_in_force_and_keep(&mut self, text: &str) -> Result<Applied, String> {
+        let config = Config::parse(&self.file, text).map_err(|error| error.to_string())?;
+        let changes = self.state.config.diff(&config);
+        self.put_in_force(config).await?;
+        let kept = keep(&self.file, text);
+        let warning = kept.err().map(|error| {
+            let file = self.file.display();
+            format!("in force, but not kept: {file}: {error}; a restart goes back to what is there")
+        });
+        Ok(Applied { changes, warning })
+    }
+
+    async fn put_in_force(&mut self, config: Config) -> Result<(), String> {
         if config.agent != self.state.config.agent {
             return Err("[agent] cannot be changed while the agent runs".to_owned());
         }
@@ -384,4 +446,19 @@ impl Agent {
         info!("configuration reloaded");
         Ok(())
     }
+}
+
+/// Writes a file so that it is whole at every moment, and leaves the one before beside it.
+fn keep(file: &Path, text: &str) -> io::Result<()> {
+    if fs::read_to_string(file).is_ok_and(|present| present == text) {
+        return Ok(());
+    }
+    let beside = |end: &str| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    fs::write(beside(".new"), text)?;
+    fs::copy(file, beside(".before"))?;
+    fs::rename(beside(".new"), file)
 }

@@ -1,6 +1,6 @@
 //! Makes what the agent shows, and words for what the dataplane reports.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use mirror_common::{
     event::{Event as Report, cause, kind},
@@ -34,11 +34,14 @@ impl Agent {
             mirrors: self.mirror_rows(),
             flows: self
                 .sweep
-                .flows
+                .census
+                .tables
                 .iter()
                 .map(|(table, flows)| ((*table).to_owned(), *flows))
                 .collect(),
             names: self.names(),
+            census: self.sweep.census.clone(),
+            config: self.state.config.clone(),
         };
         self.views.send_replace(Arc::new(view));
     }
@@ -86,6 +89,7 @@ impl Agent {
                 shares[*place] = shares[*place].max(*part);
             }
         }
+        let census = &self.sweep.census;
         let row = |(instance, share): (&super::state::Instance, f64)| {
             let name = &instance.config.name;
             let mode = self.dataplane.mode(instance.ifindex);
@@ -102,12 +106,8 @@ impl Agent {
                 mac: instance.mac.map(|mac| mac.to_string()),
                 domain: instance.config.domain.clone(),
                 xdp_mode: mode.map_or("none", |mode| mode.name()).to_owned(),
-                flows: self
-                    .sweep
-                    .active
-                    .get(&(instance.number as u16))
-                    .copied()
-                    .unwrap_or(0),
+                flows: count(&census.active, instance.number as u16),
+                warm: count(&census.warm, instance.number as u16),
                 sent: instance.vitals.sent,
                 received: instance.vitals.received,
                 retransmissions: instance.vitals.retransmissions,
@@ -120,10 +120,18 @@ impl Agent {
     fn vni_rows(&self) -> Vec<VniRow> {
         let row = |vni: &config::Vni| {
             let published = self.published.get(&vni.name);
+            let number = published.map_or(0, |published| published.number);
+            let census = &self.sweep.census;
+            let unprotected = census.unprotected.iter();
             let parts = published.map(|published| &published.shares);
             VniRow {
                 name: vni.name.clone(),
-                id: published.map_or(0, |published| published.number),
+                id: number,
+                flows: count(&census.vnis, number),
+                unprotected: unprotected
+                    .filter(|((vni, _), _)| *vni == number)
+                    .map(|(_, flows)| flows)
+                    .sum(),
                 addresses: vni.addresses.iter().map(ToString::to_string).collect(),
                 interfaces: vni.interfaces.clone(),
                 mirrors: vni.mirrors,
@@ -219,6 +227,10 @@ impl Agent {
             );
         }
     }
+}
+
+fn count(counts: &HashMap<u16, u64>, number: u16) -> u64 {
+    counts.get(&number).copied().unwrap_or(0)
 }
 
 fn entry(report: &Report, names: &Names) -> Option<LogEntry> {

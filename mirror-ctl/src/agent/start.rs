@@ -26,6 +26,7 @@ use crate::{
     connections::{Rescuer, Sweep, Sweeper},
     dataplane::{Dataplane, DataplaneError},
     health::{evidence::Evidence, probe, score, silence::Silence, watch::Watch},
+    metrics::Metrics,
     netlink::{Change, Link, Netlink, NetlinkError},
     routing::State as Service,
 };
@@ -59,6 +60,8 @@ pub struct Started {
     pub views: watch::Receiver<Arc<View>>,
     /// What happened.
     pub log: Arc<EventLog>,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
     /// Handles of the maps for readers.
     pub maps: crate::dataplane::Maps,
 }
@@ -89,7 +92,8 @@ pub async fn start(file: &Path, config: Config, log_programs: u8) -> Result<Star
         }
     });
     let (views, view_receiver) = watch::channel(Arc::new(View::default()));
-    let log = Arc::new(EventLog::default());
+    let metrics = Arc::new(Metrics::new());
+    let log = Arc::new(EventLog::new(Arc::clone(&metrics)));
     let sweeper = Sweeper::start(dataplane.reader()?, sweep_sender)?;
     let maps = dataplane.reader()?;
     let mut agent = Agent {
@@ -128,6 +132,7 @@ pub async fn start(file: &Path, config: Config, log_programs: u8) -> Result<Star
             orders,
         },
         log: Arc::clone(&log),
+        metrics: Arc::clone(&metrics),
         views,
         ticks: 0,
         checksums_told: HashSet::new(),
@@ -142,6 +147,7 @@ pub async fn start(file: &Path, config: Config, log_programs: u8) -> Result<Star
         orders: order_sender,
         views: view_receiver,
         log,
+        metrics,
         maps,
     })
 }

@@ -6,7 +6,10 @@ use std::collections::HashMap;
 use mirror_common::LAYOUT_VERSION;
 use serde::{Deserialize, Serialize};
 
-use crate::connections::Names;
+use crate::{
+    config::Config,
+    connections::{Census, Names},
+};
 
 /// Everything but flows, counters and events.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +28,10 @@ pub struct View {
     pub flows: HashMap<String, u64>,
     /// The names behind the dataplane's numbers.
     pub names: Names,
+    /// The flows by several counts.
+    pub census: Census,
+    /// What the agent runs by.
+    pub config: Config,
 }
 
 /// `status`.
@@ -76,7 +83,7 @@ pub struct InterfaceRow {
 }
 
 /// `instances`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct InstanceRow {
     /// Its name.
     pub name: String,
@@ -104,6 +111,8 @@ pub struct InstanceRow {
     pub xdp_mode: String,
     /// Flows that it is active for.
     pub flows: u64,
+    /// Flows that it could take over at once.
+    pub warm: u64,
     /// Packets to it.
     pub sent: u64,
     /// Packets of VNIs from it.
@@ -115,12 +124,16 @@ pub struct InstanceRow {
 }
 
 /// `vni`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VniRow {
     /// Its name.
     pub name: String,
     /// Its number in the dataplane.
     pub id: u16,
+    /// Its flows.
+    pub flows: u64,
+    /// Those of them that no mirror could take over at once.
+    pub unprotected: u64,
     /// Its addresses.
     pub addresses: Vec<String>,
     /// Where client traffic arrives.

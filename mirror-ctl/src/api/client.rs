@@ -3,17 +3,28 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use http_body_util::{BodyExt, Empty};
-use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Method, Request, Response,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::timeout};
 
-use super::handlers::Problem;
+use super::{
+    handlers::Problem,
+    sse::{Message, Parser},
+};
 
-pub use super::handlers::collect;
+pub use super::handlers::{by_name, collect};
+
+/// An agent that takes longer to begin an answer is stuck.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -48,18 +59,75 @@ pub async fn request<T: DeserializeOwned>(
     method: Method,
     path: &str,
 ) -> Result<T, ClientError> {
+    let body = fetch(socket, method, path, Bytes::new()).await?;
+    serde_json::from_slice(&body).map_err(|error| broken(socket, error))
+}
+
+/// Sends one request and takes its answer as it is.
+pub async fn fetch(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Bytes, ClientError> {
+    let answer = send(socket, method, path, body).await?;
+    let body = answer.into_body().collect().await;
+    Ok(body.map_err(|error| broken(socket, error))?.to_bytes())
+}
+
+/// Reads an answer piece by piece, as long as it goes on.
+pub async fn pieces<E: From<ClientError>>(
+    socket: &Path,
+    path: &str,
+    mut each: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let answer = send(socket, Method::GET, path, Bytes::new()).await?;
+    let mut body = answer.into_body();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| broken(socket, error))?;
+        if let Some(piece) = frame.data_ref() {
+            each(piece)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads server-sent events as long as they come.
+pub async fn messages<E: From<ClientError>>(
+    socket: &Path,
+    path: &str,
+    mut each: impl FnMut(Message) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut parser = Parser::default();
+    pieces(socket, path, |piece| {
+        parser.feed(piece).into_iter().try_for_each(&mut each)
+    })
+    .await
+}
+
+/// The head of a good answer.
+async fn send(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Response<Incoming>, ClientError> {
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|source| ClientError::NotRunning {
             path: socket.to_owned(),
             source,
         })?;
-    let (status, body) = exchange(stream, method, path)
-        .await
-        .map_err(|reason| broken(socket, &*reason))?;
-    if status.is_success() {
-        return serde_json::from_slice(&body).map_err(|error| broken(socket, &error));
+    let answer = timeout(ANSWER_MAX, exchange(stream, method, path, body)).await;
+    let answer = answer
+        .map_err(|_| broken(socket, format!("none within {} s", ANSWER_MAX.as_secs())))?
+        .map_err(|error| broken(socket, error))?;
+    if answer.status().is_success() {
+        return Ok(answer);
     }
+    let status = answer.status();
+    let body = answer.into_body().collect().await;
+    let body = body.map_err(|error| broken(socket, error))?.to_bytes();
     Err(match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) => ClientError::Refused(problem.error),
         Err(_) => {
@@ -69,40 +137,28 @@ pub async fn request<T: DeserializeOwned>(
     })
 }
 
-fn broken(socket: &Path, reason: &(dyn std::error::Error + 'static)) -> ClientError {
+fn broken(socket: &Path, reason: impl ToString) -> ClientError {
     ClientError::Broken {
         path: socket.to_owned(),
         reason: reason.to_string(),
     }
 }
 
-type AnyError = Box<dyn std::error::Error + 'static>;
-
 async fn exchange(
     stream: UnixStream,
     method: Method,
     path: &str,
-) -> Result<(StatusCode, Bytes), AnyError> {
+    body: Bytes,
+) -> Result<Response<Incoming>, Box<dyn std::error::Error>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // It moves the bytes for as long as the answer is read; what goes wrong there, the reader sees.
+    tokio::spawn(connection);
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header("host", "mirror")
-        .body(Empty::<Bytes>::new())?;
-    let answer = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
-        Ok::<_, AnyError>((status, body))
-    };
-    tokio::pin!(answer);
-    tokio::pin!(connection);
-    // The connection moves the bytes; it may end before the answer is read out.
-    tokio::select! {
-        answer = &mut answer => return answer,
-        ended = &mut connection => ended?,
-    }
-    answer.await
+        .body(Full::new(body))?;
+    Ok(sender.send_request(request).await?)
 }
 
 /// Escapes a value for a query string.

@@ -1,24 +1,20 @@
 //! One function a path.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use mirror_common::LAYOUT_VERSION;
+use mirror_common::{LAYOUT_VERSION, reason::Reason};
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
-use super::Shared;
+use super::{Shared, stream::Kinds};
 use crate::{
     agent::{
-        Event,
-        decide::Refusal,
         log::LogEntry,
-        state::Order,
         view::{InstanceRow, MirrorRow, StatusRow, VniRow},
     },
     clock,
@@ -36,7 +32,7 @@ pub(super) struct Problem {
     pub(super) error: String,
 }
 
-pub(super) struct Failed(StatusCode, String);
+pub(super) struct Failed(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
@@ -44,7 +40,7 @@ impl IntoResponse for Failed {
     }
 }
 
-fn internal(error: impl ToString) -> Failed {
+pub(super) fn internal(error: impl ToString) -> Failed {
     Failed(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }
 
@@ -62,10 +58,7 @@ pub(super) async fn status(State(shared): State<Shared>) -> Result<Json<StatusRo
         uptime_s: shared.started.elapsed().as_secs(),
         adopted: view.adopted,
         interfaces: view.interfaces.clone(),
-        counters: counters
-            .into_iter()
-            .map(|(reason, count)| (reason.to_owned(), count))
-            .collect(),
+        counters: by_name(&counters),
         flows: view.flows.clone(),
     }))
 }
@@ -76,6 +69,11 @@ pub(super) async fn instances(State(shared): State<Shared>) -> Json<Vec<Instance
 
 pub(super) async fn vnis(State(shared): State<Shared>) -> Json<Vec<VniRow>> {
     Json(shared.views.borrow().vnis.clone())
+}
+
+/// As a file.
+pub(super) async fn config(State(shared): State<Shared>) -> String {
+    shared.views.borrow().config.to_toml()
 }
 
 pub(super) async fn mirrors(State(shared): State<Shared>) -> Json<Vec<MirrorRow>> {
@@ -96,6 +94,14 @@ pub(super) async fn flows(
     let rows = tokio::task::spawn_blocking(move || collect(&maps, &view.names, &filter, client));
     let rows = rows.await.map_err(internal)?;
     rows.map(Json).map_err(internal)
+}
+
+/// Counters by the names of their reasons, those that are not zero.
+pub fn by_name(counters: &[(Reason, u64)]) -> BTreeMap<String, u64> {
+    let counted = counters.iter().filter(|(_, count)| *count > 0);
+    counted
+        .map(|(reason, count)| (reason.name().to_owned(), *count))
+        .collect()
 }
 
 /// The flows that a filter wants.
@@ -129,74 +135,19 @@ pub fn collect(
 
 #[derive(Deserialize)]
 pub(super) struct EventQuery {
-    #[serde(default)]
-    since: u64,
+    since: Option<u64>,
     limit: Option<usize>,
+    kind: Option<String>,
 }
 
 pub(super) async fn events(
     State(shared): State<Shared>,
     Query(query): Query<EventQuery>,
-) -> Json<Vec<LogEntry>> {
-    Json(
-        shared
-            .log
-            .since(query.since, query.limit.unwrap_or(usize::MAX)),
-    )
-}
-
-#[derive(Deserialize)]
-pub(super) struct OrderQuery {
-    #[serde(default)]
-    force: bool,
-}
-
-pub(super) async fn order(
-    State(shared): State<Shared>,
-    Path((instance, order)): Path<(String, String)>,
-    Query(query): Query<OrderQuery>,
-) -> Result<Json<Vec<InstanceRow>>, Failed> {
-    let order = match order.as_str() {
-        "evacuate" => Order::Evacuate,
-        "drain" => Order::Drain,
-        "takeover" => Order::Takeover,
-        "restore" => Order::None,
-        _ => return Err(unknown().await),
-    };
-    let (reply, answer) = oneshot::channel();
-    let event = Event::Ordered {
-        instance: instance.clone(),
-        order,
-        force: query.force,
-        reply,
-    };
-    shared.orders.send(event).await.map_err(|_| ending())?;
-    match answer.await.map_err(|_| ending())? {
-        Ok(()) => {
-            let view = shared.views.borrow();
-            let rows = view.instances.iter();
-            Ok(Json(
-                rows.filter(|row| row.name == instance).cloned().collect(),
-            ))
-        }
-        Err(refusal @ Refusal::Unknown(_)) => {
-            Err(Failed(StatusCode::NOT_FOUND, refusal.to_string()))
-        }
-        Err(refusal) => Err(Failed(StatusCode::CONFLICT, refusal.to_string())),
-    }
-}
-
-pub(super) async fn reload(State(shared): State<Shared>) -> Result<Json<()>, Failed> {
-    let (reply, answer) = oneshot::channel();
-    let event = Event::Reload(Some(reply));
-    shared.orders.send(event).await.map_err(|_| ending())?;
-    let answer = answer.await.map_err(|_| ending())?;
-    answer
-        .map(Json)
-        .map_err(|reason| Failed(StatusCode::UNPROCESSABLE_ENTITY, reason))
-}
-
-fn ending() -> Failed {
-    let reason = "the agent is ending".to_owned();
-    Failed(StatusCode::SERVICE_UNAVAILABLE, reason)
+) -> Result<Json<Vec<LogEntry>>, Failed> {
+    let kinds = Kinds::parse(query.kind.as_deref())?;
+    let mut entries = shared.log.since(query.since.unwrap_or(0), usize::MAX);
+    entries.retain(|entry| kinds.want(entry));
+    let limit = query.limit.unwrap_or(usize::MAX);
+    entries.drain(..entries.len().saturating_sub(limit));
+    Ok(Json(entries))
 }

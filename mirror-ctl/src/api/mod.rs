@@ -3,26 +3,43 @@
 
 pub mod client;
 mod handlers;
+mod listen;
+pub mod metrics;
+mod orders;
 mod socket;
+pub mod sse;
+mod stream;
 
-use std::{io, os::unix::net::UnixListener, path::Path, sync::Arc, thread, time::Instant};
+use std::{
+    io, net::TcpListener, os::unix::net::UnixListener, path::Path, sync::Arc, thread, time::Instant,
+};
 
 use axum::{
     Router,
+    extract::DefaultBodyLimit,
     routing::{get, post},
 };
 use tokio::{
     runtime,
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
 };
 use tracing::error;
 
 use crate::{
     agent::{Event, log::EventLog, view::View},
     dataplane::Maps,
+    metrics::Metrics,
 };
 
+use listen::{Limited, Peer};
+
 pub use socket::{Socket, SocketError};
+pub use stream::{CUT, GAP};
+
+/// Bytes of a request's body: a configuration with every instance and VNI there can be.
+pub const BODY_BYTES_MAX: usize = 4 << 20;
+/// Readers of the event stream at a time.
+pub const EVENT_READERS_MAX: usize = 32;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -31,25 +48,41 @@ pub struct Shared {
     pub views: watch::Receiver<Arc<View>>,
     /// What happened.
     pub log: Arc<EventLog>,
+    /// Places for readers of the event stream.
+    pub readers: Arc<Semaphore>,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
     /// Handles of the maps.
     pub maps: Arc<Maps>,
     /// Orders to the agent.
     pub orders: mpsc::Sender<Event>,
     /// When the agent started.
     pub started: Instant,
+    /// The same in seconds since 1970.
+    pub started_s: f64,
 }
 
 /// Serves requests until the process ends, in a thread of its own: however long an answer is,
-/// the agent's loop does not wait for it.
-pub fn serve(listener: UnixListener, shared: Shared) -> io::Result<()> {
+/// the agent's loop does not wait for it. `metrics`: where metrics are served too.
+pub fn serve(
+    listener: UnixListener,
+    metrics: Option<TcpListener>,
+    shared: Shared,
+) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let server = move || {
         crate::dataplane::set_nice(0);
         runtime.block_on(async {
-            let listener = tokio::net::UnixListener::from_std(listener)?;
-            axum::serve(listener, router(shared)).await
+            if let Some(metrics) = metrics {
+                let listener = tokio::net::TcpListener::from_std(metrics)?;
+                let router = self::metrics::router(shared.clone());
+                tokio::spawn(async move { axum::serve(listener, router).await });
+            }
+            let listener = Limited::new(tokio::net::UnixListener::from_std(listener)?);
+            let service = router(shared).into_make_service_with_connect_info::<Peer>();
+            axum::serve(listener, service).await
         })
     };
     thread::Builder::new()
@@ -66,13 +99,17 @@ fn router(shared: Shared) -> Router {
     Router::new()
         .route("/v1/status", get(handlers::status))
         .route("/v1/instances", get(handlers::instances))
-        .route("/v1/instances/{name}/{order}", post(handlers::order))
+        .route("/v1/instances/{name}/{order}", post(orders::order))
         .route("/v1/vnis", get(handlers::vnis))
         .route("/v1/mirrors", get(handlers::mirrors))
         .route("/v1/flows", get(handlers::flows))
         .route("/v1/events", get(handlers::events))
-        .route("/v1/reload", post(handlers::reload))
+        .route("/v1/events/stream", get(stream::events))
+        .route("/metrics", get(metrics::metrics))
+        .route("/v1/config", get(handlers::config).post(orders::apply))
+        .route("/v1/reload", post(orders::reload))
         .fallback(handlers::unknown)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(shared)
 }
 

@@ -3,13 +3,16 @@
 use std::{
     fs, io,
     os::unix::{
-        fs::{FileTypeExt, PermissionsExt},
+        fs::{FileTypeExt, PermissionsExt, chown},
         net::UnixListener,
     },
     path::{Path, PathBuf},
 };
 
-use nix::sys::stat::{Mode, umask};
+use nix::{
+    sys::stat::{Mode, umask},
+    unistd::Group,
+};
 
 use super::is_answered;
 
@@ -38,8 +41,8 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Binds a socket with mode 0600, in the place of one that nobody serves any more.
-    pub fn bind(path: &Path) -> Result<(Self, UnixListener), SocketError> {
+    /// Binds a socket with mode 0600, or 0660 for a group, in the place of one that nobody serves any more.
+    pub fn bind(path: &Path, group: Option<&str>) -> Result<(Self, UnixListener), SocketError> {
         let failed = |source| SocketError::Io {
             path: path.to_owned(),
             source,
@@ -62,7 +65,11 @@ impl Socket {
         umask(before);
         let listener = bound.map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let group = group.map(Group::from_name).transpose();
+        let group = group.map_err(io::Error::from).map_err(failed)?.flatten();
+        let mode = if group.is_some() { 0o660 } else { 0o600 };
+        chown(path, None, group.map(|group| group.gid.as_raw())).map_err(failed)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
         let socket = Self {
             path: path.to_owned(),
         };
@@ -85,18 +92,25 @@ mod tests {
     fn a_stale_socket_is_replaced_and_a_served_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/agent.sock");
-        let (socket, listener) = Socket::bind(&path).unwrap();
+        let (socket, listener) = Socket::bind(&path, None).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(matches!(Socket::bind(&path), Err(SocketError::InUse(_))));
+        assert!(matches!(
+            Socket::bind(&path, None),
+            Err(SocketError::InUse(_))
+        ));
         drop(listener);
         std::mem::forget(socket);
-        let (socket, _listener) = Socket::bind(&path).unwrap();
+        let (socket, _listener) = Socket::bind(&path, None).unwrap();
         drop(socket);
         assert!(!path.exists());
+        let (socket, _listener) = Socket::bind(&path, Some("root")).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        drop(socket);
         fs::write(&path, "precious").unwrap();
         assert!(matches!(
-            Socket::bind(&path),
+            Socket::bind(&path, None),
             Err(SocketError::NotSocket(_))
         ));
     }

@@ -1,23 +1,36 @@
 //! What can be typed.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, str::FromStr};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::{DEFAULT_PIN_DIR, DEFAULT_SOCKET};
+use crate::{DEFAULT_PIN_DIR, DEFAULT_SOCKET, agent::log::KINDS, connections::row::ClientFilter};
+
+const AFTER_HELP: &str = "\
+Examples:
+  mirror-ctl config init mirror.toml           a configuration to begin with
+  mirror-ctl agent --config mirror.toml        run the agent
+  mirror-ctl flows                             each connection and who could take it over
+  mirror-ctl evacuate a                        move a's connections away before maintenance
+  mirror-ctl instances --json | jq '.[].state' for scripts
+
+Environment:
+  MIRROR_SOCKET   the agent's socket, as --socket
+  MIRROR_LOG      what the agent logs: error, warn, info (default), debug, trace
+  NO_COLOR        no colours, also on a terminal
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 no agent is running.";
 
 /// Mirrors connections to several instances, and moves them when one fails.
 #[derive(Debug, Parser)]
 #[command(name = "mirror-ctl", version, arg_required_else_help = true)]
-#[command(
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 no agent is running."
-)]
+#[command(max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Args {
     /// The agent's socket.
     #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET, env = "MIRROR_SOCKET")]
     pub socket: PathBuf,
-    /// Print JSON.
+    /// Print JSON, as the API answers.
     #[arg(long, global = true)]
     pub json: bool,
     /// What to do.
@@ -29,35 +42,73 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run the agent: load or adopt the programs, watch the instances, serve the API.
+    #[command(
+        after_help = "Examples:\n  mirror-ctl agent --config /etc/mirror/mirror.toml\n  MIRROR_LOG=debug mirror-ctl agent --config mirror.toml"
+    )]
     Agent(Agent),
     /// Load the programs, attach and pin them, and end. An agent adopts them later.
+    #[command(after_help = "Examples:\n  mirror-ctl load --config mirror.toml")]
     Load(ConfigFile),
     /// Take the programs off and remove what is pinned.
+    #[command(
+        after_help = "Examples:\n  mirror-ctl unload\n  mirror-ctl unload --config mirror.toml"
+    )]
     Unload(Unload),
     /// Show how the agent and the dataplane are.
+    #[command(
+        after_help = "Examples:\n  mirror-ctl status\n  mirror-ctl status --json | jq .counters"
+    )]
     Status(PinDir),
     /// Show the virtual network interfaces and who serves them.
-    #[command(alias = "vnis")]
+    #[command(alias = "vnis", after_help = "Examples:\n  mirror-ctl vni")]
     Vni,
     /// Show the instances.
-    #[command(alias = "instance")]
+    #[command(
+        alias = "instance",
+        after_help = "Examples:\n  mirror-ctl instances\n  mirror-ctl instances --json | jq -r '.[] | select(.state != \"up\") | .name'"
+    )]
     Instances,
     /// Show the flows: client, active instance, mirrors and whether they could take over.
+    #[command(
+        after_help = "Examples:\n  mirror-ctl flows --cold                   those that nothing could take over now\n  mirror-ctl flows --client 10.0.0.9 --watch  look again every second\n  mirror-ctl flows --instance a --limit 20"
+    )]
     Flows(Flows),
     /// Show the replica sets: who mirrors whom.
+    #[command(after_help = "Examples:\n  mirror-ctl mirrors")]
     Mirrors,
     /// Show what happened.
+    #[command(
+        after_help = "Examples:\n  mirror-ctl events --limit 20\n  mirror-ctl events --follow\n  mirror-ctl events --follow --json --kind takeover,flow-cold"
+    )]
     Events(Events),
+    /// Show all of it on one screen, and evacuate, drain or restore from there.
+    #[command(after_help = "Examples:\n  mirror-ctl top")]
+    Top,
+    /// Print the metrics, in Prometheus' text format.
+    #[command(
+        after_help = "Examples:\n  mirror-ctl metrics\n  mirror-ctl metrics > /var/lib/prometheus/node-exporter/mirror.prom"
+    )]
+    Metrics,
     /// Move an instance's flows to their mirrors and give it no new ones.
+    #[command(after_help = "Examples:\n  mirror-ctl evacuate a")]
     Evacuate(Order),
     /// Undo evacuate, drain or takeover, or overrule a failure.
+    #[command(after_help = "Examples:\n  mirror-ctl restore a")]
     Restore(Order),
     /// Give an instance no new flows; established ones stay.
+    #[command(after_help = "Examples:\n  mirror-ctl drain a")]
     Drain(Order),
     /// Treat an instance as dead now.
+    #[command(after_help = "Examples:\n  mirror-ctl takeover a")]
     Takeover(Order),
     /// Make the agent read its configuration again (as SIGHUP does).
+    #[command(after_help = "Examples:\n  mirror-ctl reload")]
     Reload,
+    /// Show what a configuration changes, put it in force and make it the agent's file.
+    #[command(
+        after_help = "Examples:\n  mirror-ctl apply -f new.toml --dry-run   only show what it changes\n  mirror-ctl apply -f new.toml"
+    )]
+    Apply(Apply),
     /// Work on configuration files.
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -74,10 +125,16 @@ pub enum Verb {
         rest: Vec<OsString>,
     },
     /// Print completions for a shell.
+    #[command(after_help = COMPLETIONS_HELP)]
     Completions {
         /// Which shell.
         shell: Shell,
     },
+    /// Print the manual page, or write all of them into a directory.
+    #[command(
+        after_help = "Examples:\n  mirror-ctl man | man -l -\n  mirror-ctl man --dir /usr/local/share/man/man8"
+    )]
+    Man(ManPages),
 }
 
 impl Verb {
@@ -86,6 +143,12 @@ impl Verb {
         matches!(self, Self::Agent(_) | Self::Load(_) | Self::Unload(_))
     }
 }
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  mirror-ctl completions bash > /etc/bash_completion.d/mirror-ctl
+  mirror-ctl completions zsh > /usr/share/zsh/vendor-completions/_mirror-ctl
+  mirror-ctl completions fish > /etc/fish/completions/mirror-ctl.fish";
 
 /// `agent`.
 #[derive(Debug, ClapArgs)]
@@ -147,7 +210,7 @@ pub struct PinDir {
 #[derive(Debug, ClapArgs)]
 pub struct Flows {
     /// Only flows of this client: ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT.
-    #[arg(long, value_name = "CLIENT")]
+    #[arg(long, value_name = "CLIENT", value_parser = client)]
     pub client: Option<String>,
     /// Only flows with this instance, in any role.
     #[arg(long, value_name = "INSTANCE")]
@@ -159,19 +222,69 @@ pub struct Flows {
     #[arg(long)]
     pub cold: bool,
     /// So many at most (tables: 1000 unless said otherwise).
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_hyphen_values = true)]
     pub limit: Option<usize>,
+    /// Look again every so many seconds.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = seconds)]
+    pub watch: Option<f64>,
 }
 
 /// `events`.
 #[derive(Debug, ClapArgs)]
 pub struct Events {
-    /// Only events with greater numbers.
-    #[arg(long, value_name = "SEQ", default_value_t = 0)]
-    pub since: u64,
+    /// Only events with greater numbers; without it `--follow` begins with the next one.
+    #[arg(long, value_name = "SEQ", value_parser = whole::<u64>, allow_hyphen_values = true)]
+    pub since: Option<u64>,
     /// So many at most, the newest.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, allow_hyphen_values = true, conflicts_with = "follow")]
     pub limit: Option<usize>,
+    /// Only events of these kinds.
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = KINDS)]
+    pub kind: Vec<String>,
+    /// Go on with events as they happen, until the agent ends.
+    #[arg(long, short)]
+    pub follow: bool,
+}
+
+/// `man`.
+#[derive(Debug, ClapArgs)]
+pub struct ManPages {
+    /// Write a page for each verb into this directory.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// `apply`.
+#[derive(Debug, ClapArgs)]
+pub struct Apply {
+    /// The configuration.
+    #[arg(long, short, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Only show what it changes.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+fn client(text: &str) -> Result<String, String> {
+    ClientFilter::parse(text).map(|_| text.to_owned())
+}
+
+fn whole<T: FromStr>(text: &str) -> Result<T, String> {
+    let number = text.parse();
+    number.map_err(|_| "must be a whole number, 0 or more".to_owned())
+}
+
+/// A time between two looks.
+fn seconds(text: &str) -> Result<f64, String> {
+    let range = 0.1..=3_600.0;
+    match text.parse::<f64>() {
+        Ok(seconds) if range.contains(&seconds) => Ok(seconds),
+        _ => Err(format!(
+            "must be {} to {} seconds",
+            range.start(),
+            range.end()
+        )),
+    }
 }
 
 /// An order.
@@ -188,8 +301,23 @@ pub struct Order {
 #[derive(Debug, Subcommand)]
 pub enum ConfigVerb {
     /// Tell everything that is wrong with a file.
+    #[command(after_help = "Examples:\n  mirror-ctl config check mirror.toml && mirror-ctl reload")]
     Check {
         /// The file.
         file: PathBuf,
+    },
+    /// Print what a file means with every default written out, or what the agent runs by.
+    #[command(
+        after_help = "Examples:\n  mirror-ctl config show               the running agent's\n  mirror-ctl config show mirror.toml"
+    )]
+    Show {
+        /// The file; the running agent's configuration unless named.
+        file: Option<PathBuf>,
+    },
+    /// Print a configuration to begin with, or write it to a new file.
+    #[command(after_help = "Examples:\n  mirror-ctl config init mirror.toml")]
+    Init {
+        /// The file, which must not be there yet.
+        file: Option<PathBuf>,
     },
 }

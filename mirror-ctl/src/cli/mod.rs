@@ -1,10 +1,19 @@
 //! The command line: arguments in, an exit code out.
 
+mod apply;
 mod args;
+mod ask;
+mod config;
+mod events;
+mod flows;
 mod health;
+mod look;
+mod man;
 mod offline;
 mod run;
+mod service;
 mod table;
+mod top;
 
 use std::process::ExitCode;
 
@@ -29,7 +38,7 @@ pub fn main() -> ExitCode {
         // SIGPIPE, and print! then panics.
         crate::dataplane::default_sigpipe();
     }
-    match run::run(args) {
+    match run::run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // A configuration's errors have one line each, with their own prefix.

@@ -6,6 +6,7 @@ use mirror_common::instance::state;
 
 use crate::{
     agent::view::{InterfaceRow, StatusRow},
+    api::client::by_name,
     connections::FlowFilter,
     dataplane::{self, DataplaneError},
     netlink::{Link, Netlink},
@@ -23,11 +24,10 @@ pub(super) async fn status(pin_dir: &Path) -> Result<StatusRow, DataplaneError> 
     for row in crate::api::client::collect(&maps, &names, &FlowFilter::default(), None)? {
         *flows.entry(row.protocol).or_default() += 1;
     }
-    let counters = maps.counters()?.into_iter();
     Ok(StatusRow {
         adopted: true,
         interfaces: interfaces(pin_dir, &links, &maps)?,
-        counters: counters.map(|(reason, n)| (reason.to_owned(), n)).collect(),
+        counters: by_name(&maps.counters()?),
         flows,
         ..StatusRow::unattended()
     })

@@ -1,104 +1,81 @@
 //! Tables for people.
 
-use comfy_table::{ContentArrangement, Table, presets};
-
+use super::look::{Look, Rows, duration, percent};
 use crate::{
     agent::{
         log::LogEntry,
         view::{InstanceRow, MirrorRow, StatusRow, VniRow},
     },
-    clock,
     connections::{FlowRow, ReplicaRow},
 };
 
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(header.iter().map(|name| name.to_uppercase()));
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table
-}
-
-fn print(table: &Table) {
-    for line in table.lines() {
-        println!("{}", line.trim_end());
-    }
-}
-
-fn percent(part: f64) -> String {
-    format!("{:.0} %", part * 100.0)
-}
-
-fn since(ns: u64) -> String {
-    duration(clock::now_ns().saturating_sub(ns) / 1_000_000_000)
-}
-
-fn duration(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3_600 => format!("{} min", seconds / 60),
-        3_600..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} d", seconds / 86_400),
-    }
-}
-
-pub(super) fn instances(rows: &[InstanceRow]) {
-    let mut table = table(&[
-        "instance", "state", "cause", "since", "weight", "share", "score", "flows", "link", "mac",
-        "xdp",
-    ]);
+pub(super) fn instances(rows: &[InstanceRow], look: Look) -> String {
+    let mut table = Rows::new(
+        look,
+        &[
+            "instance", "state", "cause", "since", "weight", "share", "score", "flows", "warm",
+            "link", "mac", "xdp",
+        ],
+    );
     for row in rows {
-        table.add_row([
+        table.add([
             row.name.clone(),
             row.state.clone(),
             row.cause.clone(),
-            since(row.changed_ns),
+            look.since(row.changed_ns),
             row.weight.to_string(),
             percent(row.share),
             format!("{:.2}", row.score),
             row.flows.to_string(),
+            row.warm.to_string(),
             row.link.clone(),
             row.mac.clone().unwrap_or_else(|| "?".to_owned()),
             row.xdp_mode.clone(),
         ]);
     }
-    print(&table);
+    table.text()
 }
 
-pub(super) fn vnis(rows: &[VniRow]) {
-    let mut table = table(&[
-        "vni",
-        "addresses",
-        "interfaces",
-        "mirrors",
-        "ack",
-        "close",
-        "instances",
-    ]);
+pub(super) fn vnis(rows: &[VniRow], look: Look) -> String {
+    let mut table = Rows::new(
+        look,
+        &[
+            "vni",
+            "addresses",
+            "interfaces",
+            "mirrors",
+            "flows",
+            "unprotected",
+            "ack",
+            "close",
+            "instances",
+        ],
+    );
     for row in rows {
         let shares = row.instances.iter();
         let shares = shares.map(|part| format!("{} {}", part.instance, percent(part.share)));
-        table.add_row([
+        table.add([
             row.name.clone(),
             row.addresses.join(", "),
             row.interfaces.join(", "),
             row.mirrors.to_string(),
+            row.flows.to_string(),
+            row.unprotected.to_string(),
             row.ack.clone(),
             row.close.clone(),
             shares.collect::<Vec<_>>().join(", "),
         ]);
     }
-    print(&table);
+    table.text()
 }
 
-pub(super) fn mirrors(rows: &[MirrorRow]) {
-    let mut table = table(&["vni", "set", "primary", "mirrors", "state", "share"]);
+pub(super) fn mirrors(rows: &[MirrorRow], look: Look) -> String {
+    let mut table = Rows::new(
+        look,
+        &["vni", "set", "primary", "mirrors", "state", "share"],
+    );
     for row in rows {
-        table.add_row([
+        table.add([
             row.vni.clone().unwrap_or_else(|| "-".to_owned()),
             row.set.to_string(),
             row.primary.clone(),
@@ -107,23 +84,26 @@ pub(super) fn mirrors(rows: &[MirrorRow]) {
             percent(row.share),
         ]);
     }
-    print(&table);
+    table.text()
 }
 
-pub(super) fn flows(rows: &[FlowRow]) {
-    let mut table = table(&[
-        "client",
-        "vni",
-        "address",
-        "proto",
-        "state",
-        "active",
-        "mirrors",
-        "lag",
-        "age",
-        "packets",
-        "takeovers",
-    ]);
+pub(super) fn flows(rows: &[FlowRow], look: Look) -> String {
+    let mut table = Rows::new(
+        look,
+        &[
+            "client",
+            "vni",
+            "address",
+            "proto",
+            "state",
+            "active",
+            "mirrors",
+            "lag",
+            "age",
+            "packets",
+            "takeovers",
+        ],
+    );
     for row in rows {
         let mirrors = row
             .replicas
@@ -131,7 +111,7 @@ pub(super) fn flows(rows: &[FlowRow]) {
             .filter(|replica| replica.role == "mirror");
         let lag = mirrors.clone().map(|replica| replica.lag_bytes).max();
         let mirrors: Vec<_> = mirrors.map(mirror).collect();
-        table.add_row([
+        table.add([
             row.client.clone(),
             row.vni.clone(),
             row.address.clone(),
@@ -148,74 +128,118 @@ pub(super) fn flows(rows: &[FlowRow]) {
             row.takeovers.to_string(),
         ]);
     }
-    print(&table);
+    table.text()
 }
 
-fn mirror(replica: &ReplicaRow) -> String {
+pub(super) fn mirror(replica: &ReplicaRow) -> String {
     match &replica.reason {
         Some(reason) => format!("{} {} ({reason})", replica.instance, replica.state),
         None => format!("{} {}", replica.instance, replica.state),
     }
 }
 
-pub(super) fn events(rows: &[LogEntry]) {
-    let mut table = table(&["seq", "ago", "event", "what", "from", "to", "cause"]);
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+pub(super) fn events(rows: &[LogEntry], look: Look) -> String {
+    let mut table = Rows::new(
+        look,
+        &["seq", "ago", "event", "what", "from", "to", "cause"],
+    );
     for row in rows {
-        let flow = row.client.as_ref().map(|client| match &row.vni {
-            Some(vni) => format!("{client} {vni}"),
-            None => client.clone(),
-        });
-        table.add_row([
+        table.add([
             row.seq.to_string(),
-            since(row.time_ns),
+            look.since(row.time_ns),
             row.kind.clone(),
-            text(&row.instance.clone().or(flow)),
+            what(row),
             text(&row.from),
             text(&row.to),
-            text(&row.cause),
+            why(row),
         ]);
     }
-    print(&table);
+    table.text()
 }
 
-pub(super) fn status(row: &StatusRow) {
-    match row.pid {
-        Some(pid) => println!(
-            "agent     running, pid {pid}, for {}{}",
-            duration(row.uptime_s),
-            if row.adopted {
+/// One event as it happens: there is no table whose widths could be known.
+pub(super) fn event(row: &LogEntry) -> String {
+    let change = match (&row.from, &row.to) {
+        (Some(from), Some(to)) => format!("{from} -> {to}"),
+        (from, to) => text(&from.clone().or_else(|| to.clone())),
+    };
+    let parts = [
+        row.seq.to_string(),
+        row.kind.clone(),
+        what(row),
+        change,
+        why(row),
+    ];
+    let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    parts.join("  ")
+}
+
+fn text(value: &Option<String>) -> String {
+    value.clone().unwrap_or_default()
+}
+
+/// Why something happened, or who wanted it.
+fn why(row: &LogEntry) -> String {
+    match (&row.by, &row.cause) {
+        (Some(by), Some(cause)) => format!("{cause} ({by})"),
+        (by, cause) => text(cause.as_ref().map_or(by, |_| cause)),
+    }
+}
+
+/// What an event is about: an instance, or a flow of a VNI.
+fn what(row: &LogEntry) -> String {
+    let flow = row.client.as_ref().map(|client| match &row.vni {
+        Some(vni) => format!("{client} {vni}"),
+        None => client.clone(),
+    });
+    text(&row.instance.clone().or(flow))
+}
+
+pub(super) fn status(row: &StatusRow, look: Look) -> String {
+    let agent = match row.pid {
+        Some(pid) => {
+            let adopted = if row.adopted {
                 ", adopted the dataplane"
             } else {
                 ""
-            }
-        ),
-        None => println!("agent     not running; the dataplane runs on without it"),
-    }
-    println!("version   {} (layout {})", row.version, row.layout);
+            };
+            format!(
+                "running, pid {pid}, for {}{adopted}",
+                duration(row.uptime_s)
+            )
+        }
+        None => "not running; the dataplane runs on without it".to_owned(),
+    };
     let mut flows: Vec<_> = row.flows.iter().collect();
     flows.sort();
     let flows: Vec<_> = flows
         .iter()
         .map(|(table, n)| format!("{table} {n}"))
         .collect();
-    println!(
-        "flows     {}",
-        match flows.is_empty() {
-            true => "none".to_owned(),
-            false => flows.join(", "),
-        }
-    );
-    println!();
-    let mut interfaces = table(&["interface", "role", "xdp"]);
+    let flows = match flows.is_empty() {
+        true => "none".to_owned(),
+        false => flows.join(", "),
+    };
+    let mut interfaces = Rows::new(look, &["interface", "role", "xdp"]);
     for interface in &row.interfaces {
-        interfaces.add_row([&interface.name, &interface.role, &interface.mode]);
+        interfaces.add([
+            interface.name.clone(),
+            interface.role.clone(),
+            interface.mode.clone(),
+        ]);
     }
-    print(&interfaces);
-    println!();
-    let mut counters = table(&["packets", "count"]);
+    let mut counters = Rows::new(look, &["packets", "count"]);
     for (reason, count) in &row.counters {
-        counters.add_row([reason.clone(), count.to_string()]);
+        counters.add([reason.clone(), count.to_string()]);
     }
-    print(&counters);
+    format!(
+        "agent     {agent}\nversion   {} (layout {})\nflows     {flows}\n\n{}\n{}",
+        row.version,
+        row.layout,
+        interfaces.text(),
+        counters.text()
+    )
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,13 @@
 //! The agent's configuration: what a file says, validated as a whole, so that the rest of the
 //! agent never meets a name that does not exist or a number out of range.
 
+mod diff;
 mod error;
 mod parse;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::{
     fmt, fs,
@@ -24,7 +26,7 @@ use crate::health::collect::source::Place;
 pub const NAME_BYTES_MAX: usize = 48;
 
 /// A valid configuration.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Config {
     /// The agent itself.
     pub agent: Agent,
@@ -111,16 +113,20 @@ impl Role {
 }
 
 /// `[agent]`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Agent {
     /// The API's Unix socket.
     pub socket: PathBuf,
     /// Where maps, programs and links are pinned.
     pub pin_dir: PathBuf,
+    /// Where metrics are served over TCP, if anywhere.
+    pub metrics: Option<SocketAddr>,
+    /// Whose members may use the socket, besides its owner.
+    pub group: Option<String>,
 }
 
 /// `[detect]`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Detect {
     /// How often the dataplane's evidence is read.
     pub poll_ms: u32,

@@ -80,9 +80,28 @@ fn agent(section: &Section<'_>) -> Agent {
     let agent = Agent {
         socket: path("socket", super::super::DEFAULT_SOCKET),
         pin_dir: path("pin_dir", super::super::DEFAULT_PIN_DIR),
+        metrics: section.parsed("metrics", loopback).map(|at| at.value),
+        group: section.parsed("group", group).map(|at| at.value),
     };
     section.finish();
     agent
+}
+
+fn group(text: &str) -> Result<String, String> {
+    match nix::unistd::Group::from_name(text) {
+        Ok(Some(group)) => Ok(group.name),
+        _ => Err(format!("there is no group {text:?}")),
+    }
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        // Whoever can connect can read: there is no access control on it.
+        Ok(address) if address.ip().is_loopback() && address.port() != 0 => Ok(address),
+        _ => Err(format!(
+            "{text:?} is not a loopback address with a port such as \"127.0.0.1:9477\""
+        )),
+    }
 }
 
 fn detect(section: &Section<'_>) -> Detect {

@@ -77,6 +77,43 @@ fn a_good_file_has_defaults() {
 }
 
 #[test]
+fn a_written_file_means_the_same() {
+    let file = Path::new("mirror.toml");
+    let metrics = "[agent]\nmetrics = \"[::1]:9477\"\n[detect]\nsilent_ms = 90\n";
+    let text = GOOD
+        .replacen("[agent]\n", metrics, 1)
+        .replacen("[detect]\nsilent_ms = 90\n", "", 1);
+    for text in [GOOD, &text] {
+        let config = Config::parse(file, text).unwrap();
+        let written = config.to_toml();
+        assert_eq!(Config::parse(file, &written).expect(&written), config);
+    }
+}
+
+#[test]
+fn metrics_are_for_this_host_only() {
+    for address in ["0.0.0.0:9477", "127.0.0.1", "10.0.0.1:9477", "127.0.0.1:0"] {
+        check_with(
+            "[agent]",
+            &format!("[agent]\nmetrics = {address:?}"),
+            &format!(
+                "mirror.toml:3: agent: metrics: {address:?} is not a loopback address with a port \
+                 such as \"127.0.0.1:9477\""
+            ),
+        );
+    }
+}
+
+#[test]
+fn the_sockets_group_is_one_that_there_is() {
+    check_with(
+        "[agent]",
+        "[agent]\ngroup = \"no-such-group\"",
+        "mirror.toml:3: agent: group: there is no group \"no-such-group\"",
+    );
+}
+
+#[test]
 fn links_are_not_shared() {
     check_with(
         r#"link = "ib""#,
@@ -177,7 +214,7 @@ fn numbers_have_ranges() {
 fn unknown_keys_and_wrong_types_are_told_together() {
     check(
         "[agent]\nsokcet = \"/x\"\nsocket = 5\n[[vni]]\nname = \"v\"\n[other]\n",
-        "mirror.toml:2: agent: unknown key \"sokcet\" (known: pin_dir, socket)\n\
+        "mirror.toml:2: agent: unknown key \"sokcet\" (known: group, metrics, pin_dir, socket)\n\
          mirror.toml:3: agent: socket must be a string, not integer\n\
          mirror.toml:4: vni \"v\": addresses is missing\n\
          mirror.toml:4: vni \"v\": interfaces is missing\n\

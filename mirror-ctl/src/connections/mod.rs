@@ -1,6 +1,7 @@
 //! What is known of connections: how a flow table's entry reads to a person, when an entry has
 //! outlived its connection, and the walk that finds both out.
 
+pub mod census;
 pub mod expiry;
 pub mod prompt;
 pub mod replay;
@@ -8,6 +9,7 @@ pub mod rescue;
 pub mod row;
 pub mod sweep;
 
+pub use census::Census;
 pub use rescue::Rescuer;
 pub use row::{FlowFilter, FlowRow, Names, ReplicaRow};
 pub use sweep::{Sweep, Sweeper};

@@ -202,13 +202,17 @@ fn replica(entry: &Entry<'_>, names: &Names, number: usize, active: usize) -> Re
     }
 }
 
-enum Standing {
+/// Whether a replica could take over.
+pub(super) enum Standing {
+    /// Not yet.
     Pending,
+    /// Yes.
     Warm,
+    /// No, and why.
     Cold(Cold),
 }
 
-fn standing(entry: &Entry<'_>, number: usize) -> Standing {
+pub(super) fn standing(entry: &Entry<'_>, number: usize) -> Standing {
     let flow: &Flow = entry.flow;
     let of_flow = Cold::from_number(flow.cold).filter(|cold| *cold != Cold::Warm);
     let Some(sync) = entry.sync else {

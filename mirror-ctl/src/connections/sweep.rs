@@ -9,11 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mirror_common::flow::{FlowKey, state};
+use mirror_common::{flow::FlowKey, instance::state};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::expiry::is_expired;
+use super::{Census, expiry::is_expired};
 use crate::{
     clock,
     dataplane::{FlowTable, Maps, set_nice},
@@ -35,10 +35,8 @@ const ORPHAN_IDLE_S: u32 = 600;
 pub struct Sweep {
     /// When it began.
     pub began_ns: u64,
-    /// Flows of each table.
-    pub flows: HashMap<&'static str, u64>,
-    /// Flows that are not closed, by the instance that is active for them.
-    pub active: HashMap<u16, u64>,
+    /// The flows by several counts.
+    pub census: Census,
     /// Sets that a flow uses.
     pub sets: HashSet<u32>,
     /// Flows that were forgotten.
@@ -100,16 +98,12 @@ fn sweep(
         ..Sweep::default()
     };
     let now_s = clock::seconds(found.began_ns);
+    let dead = dead_instances(maps)?;
     let mut expired: Vec<(FlowTable, FlowKey)> = Vec::new();
     maps.walk_flows(
         |entry| {
-            *found.flows.entry(table_name(entry.table)).or_default() += 1;
             found.sets.insert(entry.flow.set);
-            if entry.flow.state != state::CLOSED {
-                let active = usize::from(entry.flow.active).min(entry.flow.instances.len() - 1);
-                let instance = entry.flow.instances[active];
-                *found.active.entry(instance).or_default() += 1;
-            }
+            found.census.count(&entry, |number| dead.contains(&number));
             if is_expired(entry.table, entry.flow, now_s, limit(entry.key)) {
                 expired.push((entry.table, *entry.key));
             }
@@ -132,11 +126,12 @@ fn sweep(
     Ok(found)
 }
 
-fn table_name(table: FlowTable) -> &'static str {
-    match table {
-        FlowTable::HalfOpen => "half_open",
-        FlowTable::Mirrored => "mirrored",
-        FlowTable::Unmirrored => "unmirrored",
-        FlowTable::Datagram => "datagram",
+fn dead_instances(maps: &Maps) -> Result<HashSet<u16>, crate::dataplane::DataplaneError> {
+    let mut dead = HashSet::new();
+    for (_, record) in maps.register.instances()? {
+        if maps.instance(record.number)?.state == state::DEAD {
+            dead.insert(record.number as u16);
+        }
     }
+    Ok(dead)
 }

@@ -182,18 +182,15 @@ impl Maps {
         absent_is_fine(self.vnis.remove(&key)).on_map("VNIS", "delete from")
     }
 
-    /// The counters by reason, over all CPUs, those that are not zero.
-    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, DataplaneError> {
+    /// The counters by reason, over all CPUs.
+    pub fn counters(&self) -> Result<Vec<(Reason, u64)>, DataplaneError> {
         let mut counters = Vec::new();
         for reason in Reason::ALL {
             let values = self
                 .counters
                 .get(&(*reason as u32), 0)
                 .on_map("COUNTERS", "read")?;
-            let sum: u64 = values.iter().sum();
-            if sum > 0 {
-                counters.push((reason.name(), sum));
-            }
+            counters.push((*reason, values.iter().sum()));
         }
         Ok(counters)
     }

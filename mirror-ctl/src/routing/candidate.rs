@@ -16,6 +16,15 @@ pub enum State {
 }
 
 impl State {
+    /// Every state.
+    pub const ALL: [Self; 5] = [
+        Self::Up,
+        Self::Draining,
+        Self::Evacuating,
+        Self::Suspect,
+        Self::Dead,
+    ];
+
     /// Whether flows may rely on it.
     #[must_use]
     pub fn is_relied_on(self) -> bool {

@@ -257,6 +257,7 @@ mod tests {
             from: Some("a".into()),
             to: Some("b".into()),
             cause: None,
+            by: None,
         }
     }
 

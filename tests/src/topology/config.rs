@@ -33,6 +33,9 @@ pub struct AgentConfig {
     pub socket: PathBuf,
     /// Its pinned objects.
     pub pin_dir: PathBuf,
+    /// Where metrics are served over TCP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
 }
 
 /// How death is told.
@@ -105,6 +108,7 @@ impl Config {
             agent: AgentConfig {
                 socket: topology.dir().join("agent.sock"),
                 pin_dir: topology.pin_dir(),
+                metrics: None,
             },
             detect: None,
             interface: Vec::new(),

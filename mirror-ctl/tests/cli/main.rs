@@ -1,6 +1,9 @@
 //! The command line without an agent: help, exit codes, messages. With an agent it is tested by
 //! the integration tests.
 
+mod help;
+mod wrong;
+
 use std::{fs, path::Path};
 
 use assert_cmd::Command;
@@ -23,9 +26,16 @@ interfaces = ["c0"]
 
 /// What came of a command: exit code, stdout, stderr.
 fn run(arguments: &[&str]) -> (i32, String, String) {
+    run_in(Path::new("."), arguments)
+}
+
+/// The same with another working directory.
+fn run_in(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
     let output = Command::cargo_bin("mirror-ctl")
         .unwrap()
         .env_remove("MIRROR_SOCKET")
+        .env_remove("COLUMNS")
+        .current_dir(dir)
         .args(arguments)
         .output()
         .unwrap();
@@ -71,21 +81,6 @@ fn every_verb_has_help() {
         let (code, help, _) = run(&[verb, "--help"]);
         assert_eq!(code, 0, "{verb}");
         assert!(help.contains("Usage: mirror-ctl"), "{help}");
-    }
-}
-
-#[test]
-fn wrong_usage_is_2() {
-    for arguments in [
-        &["frobnicate"][..],
-        &["evacuate"],
-        &["agent"],
-        &["flows", "--limit", "x"],
-        &[],
-    ] {
-        let (code, _, said) = run(arguments);
-        assert_eq!(code, 2, "{arguments:?}: {said}");
-        assert!(said.contains("Usage") || said.contains("--help"), "{said}");
     }
 }
 
@@ -154,6 +149,34 @@ fn a_bad_configuration_is_2_with_all_its_errors() {
 }
 
 #[test]
+fn what_a_file_means_is_shown_and_a_new_one_is_written_once() {
+    let (_dir, path) = file(GOOD);
+    let (code, shown, _) = run(&["config", "show", &path]);
+    assert_eq!(code, 0);
+    assert!(
+        shown.contains("[agent]\nsocket = \"/run/mirror/agent.sock\""),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("mirrors = 1\nack = \"semi-sync\""),
+        "{shown}"
+    );
+    let (dir, _) = file(&shown);
+    let again = run_in(dir.path(), &["config", "show", "mirror.toml"]);
+    assert_eq!(again, (0, shown, String::new()));
+
+    let (code, sample, _) = run(&["config", "init"]);
+    assert_eq!(code, 0);
+    let (code, out, _) = run_in(dir.path(), &["config", "init", "new.toml"]);
+    assert_eq!((code, out.lines().count()), (0, 1), "{out}");
+    assert_eq!(
+        fs::read_to_string(dir.path().join("new.toml")).unwrap(),
+        sample
+    );
+    assert_eq!(run_in(dir.path(), &["config", "check", "new.toml"]).0, 0);
+}
+
+#[test]
 fn a_missing_configuration_is_2() {
     let (code, _, said) = run(&["agent", "--config", "/nonexistent/mirror.toml"]);
     assert_eq!(code, 2);
@@ -167,18 +190,6 @@ fn nothing_to_unload_is_1() {
     let (code, _, said) = run(&["unload", "--pin-dir", pins.to_str().unwrap()]);
     assert_eq!(code, 1);
     assert!(said.contains("nothing is loaded"), "{said}");
-}
-
-#[test]
-fn completions_are_for_each_shell() {
-    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let (code, out, _) = run(&["completions", shell]);
-        assert_eq!(code, 0, "{shell}");
-        assert!(
-            out.contains("mirror-ctl") && out.contains("evacuate"),
-            "{shell}"
-        );
-    }
 }
 
 #[test]

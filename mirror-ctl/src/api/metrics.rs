@@ -1,0 +1,60 @@
+//! Metrics over HTTP: on the API's socket, and on a loopback address where the configuration names one.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
+
+use axum::{
+    Router,
+    extract::State,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+
+use super::{
+    Shared,
+    handlers::{Failed, internal, unknown},
+};
+use crate::metrics::{self, Facts};
+
+/// The address cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics on {address}: {source}")]
+pub struct MetricsError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// Takes the address.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, MetricsError> {
+    let listener = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    listener.map_err(|source| MetricsError { address, source })
+}
+
+/// Nothing but metrics: what can be reached over TCP must not take orders.
+pub(super) fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .fallback(unknown)
+        .with_state(shared)
+}
+
+pub(super) async fn metrics(State(shared): State<Shared>) -> Result<Response, Failed> {
+    let view = Arc::clone(&shared.views.borrow());
+    let counters = shared.maps.counters().map_err(internal)?;
+    let numbers: Vec<u32> = view.instances.iter().map(|row| row.id).collect();
+    let vitals = shared.maps.vitals(&numbers).map_err(internal)?;
+    let text = shared.metrics.scrape(&Facts {
+        view: &view,
+        counters: &counters,
+        vitals: &vitals,
+        started_s: shared.started_s,
+    });
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}

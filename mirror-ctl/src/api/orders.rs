@@ -1,0 +1,127 @@
+//! What changes something. Each call is written down with who made it: in the agent's log, and as an event.
+
+use axum::{
+    Json,
+    extract::{ConnectInfo, Path, Query, State},
+    http::StatusCode,
+};
+use serde::Deserialize;
+use tokio::sync::oneshot;
+use tracing::info;
+
+use super::{
+    Shared,
+    handlers::{Failed, unknown},
+    listen::Peer,
+};
+use crate::{
+    agent::{Applied, Event, decide::Refusal, log::LogEntry, state::Order, view::InstanceRow},
+    clock,
+};
+
+#[derive(Deserialize)]
+pub(super) struct OrderQuery {
+    #[serde(default)]
+    force: bool,
+}
+
+pub(super) async fn order(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path((instance, verb)): Path<(String, String)>,
+    Query(query): Query<OrderQuery>,
+) -> Result<Json<Vec<InstanceRow>>, Failed> {
+    let order = match verb.as_str() {
+        "evacuate" => Order::Evacuate,
+        "drain" => Order::Drain,
+        "takeover" => Order::Takeover,
+        "restore" => Order::None,
+        _ => return Err(unknown().await),
+    };
+    let (reply, answer) = oneshot::channel();
+    let event = Event::Ordered {
+        instance: instance.clone(),
+        order,
+        force: query.force,
+        reply,
+    };
+    let answer = ask(&shared, event, answer).await?;
+    note(
+        &shared,
+        &peer,
+        &verb,
+        Some(&instance),
+        answer.as_ref().err(),
+    );
+    match answer {
+        Ok(()) => {
+            let view = shared.views.borrow();
+            let rows = view.instances.iter();
+            Ok(Json(
+                rows.filter(|row| row.name == instance).cloned().collect(),
+            ))
+        }
+        Err(refusal @ Refusal::Unknown(_)) => {
+            Err(Failed(StatusCode::NOT_FOUND, refusal.to_string()))
+        }
+        Err(refusal) => Err(Failed(StatusCode::CONFLICT, refusal.to_string())),
+    }
+}
+
+pub(super) async fn reload(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Result<Json<()>, Failed> {
+    let (reply, answer) = oneshot::channel();
+    let answer = ask(&shared, Event::Reload(Some(reply)), answer).await?;
+    note(&shared, &peer, "reload", None, answer.as_ref().err());
+    answer.map(Json).map_err(unprocessable)
+}
+
+pub(super) async fn apply(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    text: String,
+) -> Result<Json<Applied>, Failed> {
+    let (reply, answer) = oneshot::channel();
+    let answer = ask(&shared, Event::Apply { text, reply }, answer).await?;
+    note(&shared, &peer, "apply", None, answer.as_ref().err());
+    answer.map(Json).map_err(unprocessable)
+}
+
+/// Gives the agent's loop an event and waits for what it says.
+async fn ask<T>(shared: &Shared, event: Event, answer: oneshot::Receiver<T>) -> Result<T, Failed> {
+    shared.orders.send(event).await.map_err(|_| ending())?;
+    answer.await.map_err(|_| ending())
+}
+
+/// The audit trail.
+fn note(
+    shared: &Shared,
+    peer: &Peer,
+    verb: &str,
+    instance: Option<&str>,
+    refusal: Option<&impl ToString>,
+) {
+    let (by, refused) = (peer.name(), refusal.map(ToString::to_string));
+    let instance = instance.map(str::to_owned);
+    info!(verb, instance, by, refused, "order");
+    shared.log.add([LogEntry {
+        time_ns: clock::now_ns(),
+        kind: "order".to_owned(),
+        instance,
+        to: Some(verb.to_owned()),
+        cause: refused.map(|reason| format!("refused: {reason}")),
+        by: Some(by),
+        ..LogEntry::default()
+    }]);
+}
+
+fn unprocessable(reason: String) -> Failed {
+    Failed(StatusCode::UNPROCESSABLE_ENTITY, reason)
+}
+
+fn ending() -> Failed {
+    let reason = "the agent is ending".to_owned();
+    Failed(StatusCode::SERVICE_UNAVAILABLE, reason)
+}

@@ -1,0 +1,179 @@
+//! `agent`, `load` and `unload`: what puts the dataplane on a host, keeps it and takes it off.
+
+use std::{
+    io::{self, Write as _},
+    os::{linux::net::SocketAddrExt, unix::net},
+    path::Path,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use anyhow::{Context, Result};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Semaphore, mpsc},
+};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    args::{self, Unload},
+    ask::{Done, print, print_json, small_runtime},
+};
+use crate::{
+    agent::{self, Event},
+    api::{self, Shared, Socket},
+    config::Config,
+    dataplane,
+    netlink::Netlink,
+};
+
+/// Priority of the agent's loop.
+const LOOP_NICE: i32 = -15;
+
+pub(super) fn agent(agent: &args::Agent) -> Result<()> {
+    start_logging();
+    let file = &agent.config;
+    let config = Config::load(file)?;
+    dataplane::check()?;
+    // What takes an instance out must not wait for a busy processor, nor for other threads.
+    dataplane::set_nice(LOOP_NICE);
+    small_runtime()?.block_on(async {
+        let (socket, listener) = Socket::bind(&config.agent.socket, config.agent.group.as_deref())?;
+        let metrics = config.agent.metrics.map(api::metrics::bind).transpose()?;
+        let started = start(file, config, agent.log_programs as u8).await?;
+        let shared = Shared {
+            views: started.views,
+            log: started.log,
+            readers: Arc::new(Semaphore::new(api::EVENT_READERS_MAX)),
+            metrics: started.metrics,
+            maps: Arc::new(started.maps),
+            orders: started.orders.clone(),
+            started: Instant::now(),
+            started_s: unix_s(),
+        };
+        api::serve(listener, metrics, shared)?;
+        tokio::spawn(signals(started.orders)?);
+        ready();
+        started.agent.run().await;
+        drop(socket);
+        Ok(())
+    })
+}
+
+pub(super) fn load(file: &Path, json: bool) -> Result<()> {
+    start_logging();
+    let config = Config::load(file)?;
+    small_runtime()?
+        .block_on(start(file, config, 0))
+        .map(drop)?;
+    match json {
+        true => print_json(&Done::of("loaded")),
+        false => print(&format!(
+            "loaded; `mirror-ctl agent --config {}` adopts it\n",
+            file.display()
+        )),
+    }
+}
+
+/// Starts the agent; a first start that fails leaves nothing behind.
+async fn start(file: &Path, config: Config, log_programs: u8) -> Result<agent::Started> {
+    let pin_dir = config.agent.pin_dir.clone();
+    let was_loaded = dataplane::is_loaded(&pin_dir);
+    match agent::start(file, config, log_programs).await {
+        Ok(started) => Ok(started),
+        Err(error) => {
+            if !was_loaded && dataplane::is_loaded(&pin_dir) {
+                take_off(&pin_dir).await.context(error.to_string())?;
+            }
+            Err(error.into())
+        }
+    }
+}
+
+pub(super) fn unload(unload: &Unload, json: bool) -> Result<()> {
+    let pin_dir = match &unload.config {
+        Some(file) => Config::load(file)?.agent.pin_dir,
+        None => unload.pin_dir.clone(),
+    };
+    small_runtime()?.block_on(take_off(&pin_dir))?;
+    match json {
+        true => print_json(&Done::of("unloaded")),
+        false => print("unloaded\n"),
+    }
+}
+
+/// Detaches, removes the addresses that an agent added, and removes the pins.
+async fn take_off(pin_dir: &Path) -> Result<()> {
+    let mut announced = Vec::new();
+    dataplane::unload(pin_dir, |addresses| announced = addresses.to_vec())?;
+    if announced.is_empty() {
+        return Ok(());
+    }
+    let (netlink, _changes) = Netlink::open()?;
+    let links = netlink.links().await?;
+    for entry in announced {
+        if let Some(link) = links.iter().find(|link| link.name == entry.interface) {
+            netlink.remove_address(link.ifindex, entry.address).await?;
+        }
+    }
+    Ok(())
+}
+
+fn unix_s() -> f64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0.0, |since| since.as_secs_f64())
+}
+
+fn start_logging() {
+    let filter = EnvFilter::try_from_env("MIRROR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+        .with_writer(io::stderr)
+        .init();
+}
+
+/// Turns signals into events.
+fn signals(orders: mpsc::Sender<Event>) -> Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        loop {
+            let event = tokio::select! {
+                _ = terminate.recv() => Event::Stop,
+                _ = interrupt.recv() => Event::Stop,
+                _ = hangup.recv() => Event::Reload(None),
+            };
+            if orders.send(event).await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// Tells whoever started the agent that it serves.
+fn ready() {
+    let mut stdout = io::stdout().lock();
+    if writeln!(stdout, "ready")
+        .and_then(|()| stdout.flush())
+        .is_err()
+    {
+        info!("ready");
+    }
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let name = name.to_string_lossy().into_owned();
+    let address = match name.strip_prefix('@') {
+        Some(name) => net::SocketAddr::from_abstract_name(name),
+        None => net::SocketAddr::from_pathname(&name),
+    };
+    let sent = address
+        .and_then(|address| net::UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address));
+    if let Err(error) = sent {
+        warn!("NOTIFY_SOCKET: {error}");
+    }
+}

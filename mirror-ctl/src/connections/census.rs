@@ -1,0 +1,157 @@
+//! How many flows there are and how well they are protected: counted during the walk over all of them.
+
+use std::collections::HashMap;
+
+use mirror_common::{flow::state, reason::Cold};
+
+use super::row::{Standing, standing};
+use crate::dataplane::{Entry, FlowTable};
+
+/// The reason of a flow that has no mirror.
+const UNMIRRORED: &str = "unmirrored";
+/// The reason of a flow whose mirror has not answered the handshake yet.
+const PENDING: &str = "pending";
+
+/// Counts of flows; instances and VNIs by their numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Entries of each table, by its name.
+    pub tables: HashMap<&'static str, u64>,
+    /// Flows that are not closed, by the instance that is active for them.
+    pub active: HashMap<u16, u64>,
+    /// Flows that an instance could take over.
+    pub warm: HashMap<u16, u64>,
+    /// Flows that an instance mirrors and could not take over, by reason.
+    pub cold: HashMap<(u16, &'static str), u64>,
+    /// Flows that are not closed, by VNI.
+    pub vnis: HashMap<u16, u64>,
+    /// Of those, the ones that no mirror could take over, by VNI and the best mirror's reason.
+    pub unprotected: HashMap<(u16, &'static str), u64>,
+}
+
+impl Census {
+    /// Counts one entry. `is_dead`: whether an instance is out.
+    pub fn count(&mut self, entry: &Entry<'_>, is_dead: impl Fn(u16) -> bool) {
+        *self.tables.entry(table_name(entry.table)).or_default() += 1;
+        let flow = entry.flow;
+        if flow.state == state::CLOSED {
+            return;
+        }
+        let replicas = usize::from(flow.replicas).clamp(1, flow.instances.len());
+        let active = usize::from(flow.active).min(replicas - 1);
+        *self.active.entry(flow.instances[active]).or_default() += 1;
+        *self.vnis.entry(entry.key.vni).or_default() += 1;
+        let mut why = UNMIRRORED;
+        let mut warm = false;
+        for slot in (0..replicas).filter(|slot| *slot != active) {
+            let instance = flow.instances[slot];
+            let reason = match standing(entry, slot) {
+                Standing::Cold(reason) => reason.name(),
+                _ if is_dead(instance) => Cold::InstanceDead.name(),
+                Standing::Pending => PENDING,
+                Standing::Warm => {
+                    *self.warm.entry(instance).or_default() += 1;
+                    warm = true;
+                    continue;
+                }
+            };
+            *self.cold.entry((instance, reason)).or_default() += 1;
+            if why == UNMIRRORED || reason == PENDING {
+                why = reason;
+            }
+        }
+        if !warm {
+            let place = (entry.key.vni, why);
+            *self.unprotected.entry(place).or_default() += 1;
+        }
+    }
+}
+
+fn table_name(table: FlowTable) -> &'static str {
+    match table {
+        FlowTable::HalfOpen => "half_open",
+        FlowTable::Mirrored => "mirrored",
+        FlowTable::Unmirrored => "unmirrored",
+        FlowTable::Datagram => "datagram",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mirror_common::{
+        flow::{Flow, FlowKey},
+        tcp::{Replica, TcpSync, slot},
+    };
+
+    use super::*;
+
+    /// A census of one flow of VNI 1 with these mirrors of an active instance 0, instance 9 being dead.
+    fn census(mirrors: &[(u16, u8, Cold)]) -> Census {
+        let mut flow = Flow {
+            packets: 0,
+            opened_s: 0,
+            seen_s: 0,
+            set: 0,
+            ifindex: 1,
+            instances: [0; 4],
+            client_mac: [0; 6],
+            host_mac: [0; 6],
+            replicas: 1 + mirrors.len() as u8,
+            active: 0,
+            state: state::ESTABLISHED,
+            takeovers: 0,
+            cold: 0,
+            pad: [0; 7],
+        };
+        let mut sync = TcpSync::default();
+        sync.replicas[0].state = slot::WARM;
+        for (place, (instance, state, cold)) in mirrors.iter().enumerate() {
+            flow.instances[place + 1] = *instance;
+            sync.replicas[place + 1] = Replica {
+                state: *state,
+                cold: *cold as u8,
+                ..Replica::default()
+            };
+        }
+        let key = FlowKey {
+            client: [0; 4],
+            vni: 1,
+            address: 0,
+            protocol: 6,
+            client_port: 1,
+            vni_port: 1,
+        };
+        let entry = Entry {
+            table: FlowTable::Mirrored,
+            key: &key,
+            flow: &flow,
+            sync: Some(&sync),
+        };
+        let mut census = Census::default();
+        census.count(&entry, |instance| instance == 9);
+        assert_eq!(census.active, [(0, 1)].into());
+        assert_eq!(census.tables, [("mirrored", 1)].into());
+        census
+    }
+
+    #[test]
+    fn one_warm_mirror_protects() {
+        let census = census(&[(3, slot::COLD, Cold::LagBytes), (4, slot::WARM, Cold::Warm)]);
+        assert_eq!(census.warm, [(4, 1)].into());
+        assert_eq!(census.cold, [((3, "lag_bytes"), 1)].into());
+        assert_eq!(census.unprotected, [].into());
+    }
+
+    #[test]
+    fn an_unprotected_flow_says_why() {
+        for (mirrors, why) in [
+            (&[][..], UNMIRRORED),
+            (&[(3, slot::COLD, Cold::Refused)], "refused"),
+            (&[(9, slot::WARM, Cold::Warm)], "instance_dead"),
+        ] {
+            let census = census(mirrors);
+            assert_eq!(census.unprotected, [((1, why), 1)].into());
+            assert_eq!(census.warm, [].into());
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! What is read when it is asked for: the dataplane's counters and maps, and what the agent shows.
+
+use mirror_common::{LAYOUT_VERSION, instance::Vitals, limits, reason::Reason};
+
+use super::{
+    Build, ByInstance, ByInstanceReason, ByInterface, ByMap, ByReason, ByState, ByVni,
+    ByVniInstance, ByVniReason, Metrics, set,
+};
+use crate::{
+    agent::view::{InstanceRow, View},
+    connections::Census,
+    routing::State as Service,
+};
+
+/// What a scrape tells.
+pub struct Facts<'a> {
+    /// What the agent shows.
+    pub view: &'a View,
+    /// The dataplane's counters.
+    pub counters: &'a [(Reason, u64)],
+    /// What the dataplane noticed of each instance, in the view's order.
+    pub vitals: &'a [Vitals],
+    /// When the agent started, seconds since 1970.
+    pub started_s: f64,
+}
+
+impl Metrics {
+    pub(super) fn fill(&self, facts: &Facts<'_>) {
+        let build = Build {
+            version: env!("CARGO_PKG_VERSION"),
+            layout: LAYOUT_VERSION,
+        };
+        self.build.get_or_create(&build).set(1.0);
+        self.start_time.set(facts.started_s);
+        for (reason, count) in facts.counters {
+            let reason = reason.name();
+            set(&self.packets.get_or_create(&ByReason { reason }), *count);
+        }
+        self.fill_maps(facts.view);
+        self.fill_instances(facts);
+        self.fill_vnis(facts.view);
+    }
+
+    fn fill_maps(&self, view: &View) {
+        let tables = &view.census.tables;
+        let table = |name: &str| tables.get(name).copied().unwrap_or(0);
+        let maps = [
+            ("half_open", table("half_open"), limits::HALF_OPEN),
+            ("flows", table("unmirrored"), limits::FLOWS),
+            ("mirrored_flows", table("mirrored"), limits::MIRRORED_FLOWS),
+            ("datagram_flows", table("datagram"), limits::DATAGRAM_FLOWS),
+            ("sets", view.mirrors.len() as u64, limits::REPLICA_SETS),
+            ("instances", view.instances.len() as u64, limits::INSTANCES),
+            ("steering", view.vnis.len() as u64, limits::VNIS),
+            (
+                "vnis",
+                view.names.addresses.len() as u64,
+                limits::VNI_ADDRESSES,
+            ),
+            ("ports", view.interfaces.len() as u64, limits::PORTS),
+        ];
+        for (map, entries, capacity) in maps {
+            let map = ByMap { map };
+            self.map_entries.get_or_create(&map).set(entries as f64);
+            self.map_capacity.get_or_create(&map).set(capacity.into());
+        }
+        self.interface_mode.clear();
+        for row in &view.interfaces {
+            let labels = ByInterface {
+                interface: row.name.clone(),
+                role: row.role.clone(),
+                mode: row.mode.clone(),
+            };
+            self.interface_mode.get_or_create(&labels).set(1.0);
+        }
+    }
+
+    fn fill_instances(&self, facts: &Facts<'_>) {
+        // Removed ones must not go on being reported.
+        self.instance_state.clear();
+        self.instance_cold.clear();
+        for family in [
+            &self.instance_score,
+            &self.instance_weight,
+            &self.instance_active,
+            &self.instance_warm,
+        ] {
+            family.clear();
+        }
+        for family in [
+            &self.instance_sent,
+            &self.instance_received,
+            &self.instance_retransmissions,
+            &self.instance_resets,
+            &self.instance_early_closes,
+        ] {
+            family.clear();
+        }
+        for (place, row) in facts.view.instances.iter().enumerate() {
+            let vitals = facts.vitals.get(place).copied().unwrap_or_default();
+            self.fill_instance(row, &vitals, &facts.view.census);
+        }
+    }
+
+    fn fill_instance(&self, row: &InstanceRow, vitals: &Vitals, census: &Census) {
+        for state in Service::ALL {
+            let labels = ByState {
+                compute_instance: row.name.clone(),
+                state: state.name(),
+            };
+            let is = f64::from(u8::from(state.name() == row.state));
+            self.instance_state.get_or_create(&labels).set(is);
+        }
+        let labels = ByInstance {
+            compute_instance: row.name.clone(),
+        };
+        for (family, value) in [
+            (&self.instance_score, row.score),
+            (&self.instance_weight, row.weight.into()),
+            (&self.instance_active, row.flows as f64),
+            (&self.instance_warm, row.warm as f64),
+        ] {
+            family.get_or_create(&labels).set(value);
+        }
+        for (family, value) in [
+            (&self.instance_sent, vitals.sent),
+            (&self.instance_received, vitals.received),
+            (&self.instance_retransmissions, vitals.retransmissions),
+            (&self.instance_resets, vitals.resets),
+            (&self.instance_early_closes, vitals.early_closes),
+        ] {
+            set(&family.get_or_create(&labels), value);
+        }
+        for ((instance, reason), flows) in &census.cold {
+            if u32::from(*instance) == row.id {
+                let labels = ByInstanceReason {
+                    compute_instance: row.name.clone(),
+                    reason,
+                };
+                self.instance_cold.get_or_create(&labels).set(*flows as f64);
+            }
+        }
+    }
+
+    fn fill_vnis(&self, view: &View) {
+        self.vni_flows.clear();
+        self.vni_unprotected.clear();
+        self.vni_share.clear();
+        for row in &view.vnis {
+            let vni = &row.name;
+            let labels = ByVni { vni: vni.clone() };
+            self.vni_flows.get_or_create(&labels).set(row.flows as f64);
+            for part in &row.instances {
+                let labels = ByVniInstance {
+                    vni: vni.clone(),
+                    compute_instance: part.instance.clone(),
+                };
+                self.vni_share.get_or_create(&labels).set(part.share);
+            }
+            for ((number, reason), flows) in &view.census.unprotected {
+                if *number == row.id {
+                    let labels = ByVniReason {
+                        vni: vni.clone(),
+                        reason,
+                    };
+                    self.vni_unprotected
+                        .get_or_create(&labels)
+                        .set(*flows as f64);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::{log::LogEntry, view::ShareRow};
+
+    fn facts_text(metrics: &Metrics, view: &View) -> String {
+        metrics.scrape(&Facts {
+            view,
+            counters: &[(Reason::Cloned, 7), (Reason::Fragment, 0)],
+            vitals: &[Vitals {
+                early_closes: 3,
+                ..Vitals::default()
+            }],
+            started_s: 5.0,
+        })
+    }
+
+    fn view() -> View {
+        let mut view = View::default();
+        view.instances.push(InstanceRow {
+            name: "a".to_owned(),
+            id: 4,
+            state: "draining".to_owned(),
+            warm: 2,
+            ..InstanceRow::default()
+        });
+        view.vnis.push(crate::agent::view::VniRow {
+            name: "web".to_owned(),
+            id: 1,
+            flows: 9,
+            instances: vec![ShareRow {
+                instance: "a".to_owned(),
+                share: 0.5,
+            }],
+            ..Default::default()
+        });
+        view.census.cold.insert((4, "lag_bytes"), 6);
+        view.census.unprotected.insert((1, "unmirrored"), 8);
+        view
+    }
+
+    #[track_caller]
+    fn check(text: &str, line: &str) {
+        assert!(
+            text.lines().any(|l| l == line),
+            "{line:?} is not in\n{text}"
+        );
+    }
+
+    #[test]
+    fn a_scrape_tells_facts_and_history() {
+        let metrics = Metrics::new();
+        metrics.happened(&LogEntry {
+            kind: "takeover".to_owned(),
+            vni: Some("web".to_owned()),
+            from: Some("a".to_owned()),
+            to: Some("b".to_owned()),
+            cause: Some("dead".to_owned()),
+            ..LogEntry::default()
+        });
+        metrics.looped("tick", 0.003);
+        let text = facts_text(&metrics, &view());
+        for line in [
+            "mirror_packets_total{reason=\"cloned\"} 7",
+            "mirror_packets_total{reason=\"fragment\"} 0",
+            "mirror_instance_state{compute_instance=\"a\",state=\"draining\"} 1.0",
+            "mirror_instance_state{compute_instance=\"a\",state=\"up\"} 0.0",
+            "mirror_instance_warm_flows{compute_instance=\"a\"} 2.0",
+            "mirror_instance_early_closes_total{compute_instance=\"a\"} 3",
+            "mirror_instance_cold_flows{compute_instance=\"a\",reason=\"lag_bytes\"} 6.0",
+            "mirror_vni_flows{vni=\"web\"} 9.0",
+            "mirror_vni_unprotected_flows{vni=\"web\",reason=\"unmirrored\"} 8.0",
+            "mirror_vni_share{vni=\"web\",compute_instance=\"a\"} 0.5",
+            "mirror_takeovers_total{vni=\"web\",compute_instance=\"a\",cause=\"dead\"} 1",
+            "mirror_agent_loop_seconds_bucket{le=\"0.005\",event=\"tick\"} 1",
+            "mirror_map_capacity{map=\"instances\"} 1024.0",
+        ] {
+            check(&text, line);
+        }
+    }
+
+    #[test]
+    fn what_was_removed_is_not_told() {
+        let metrics = Metrics::new();
+        facts_text(&metrics, &view());
+        let text = facts_text(&metrics, &View::default());
+        assert!(!text.contains("compute_instance=\"a\""), "{text}");
+        assert!(!text.contains("vni=\"web\""), "{text}");
+    }
+}
