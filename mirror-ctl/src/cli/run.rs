@@ -1,15 +1,16 @@
 //! One arm a verb.
 
-use std::{io, path::Path};
+use std::path::Path;
 
 use anyhow::Result;
 use clap::CommandFactory;
+use clap_complete::Shell;
 use hyper::Method;
 
 use super::{
     apply,
     args::{Args, Verb},
-    ask::{Asker, small_runtime},
+    ask::{Asker, print, small_runtime},
     config, events, flows, health, man, offline, service, table, top,
 };
 use crate::{agent::view::StatusRow, api::client::ClientError, dataplane};
@@ -44,13 +45,18 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Verb::Apply(file) => apply::run(&asker, file),
         Verb::Config(verb) => config::run(&asker, verb),
         Verb::Health { rest } => health::run(rest),
-        Verb::Completions { shell } => {
-            let mut command = Args::command();
-            clap_complete::generate(*shell, &mut command, "mirror-ctl", &mut io::stdout());
-            Ok(())
-        }
+        Verb::Completions { shell } => print(&completions(*shell)),
         Verb::Man(pages) => man::run(pages),
     }
+}
+
+/// clap_complete 4.6 names a verb of a program with a hyphen in two ways in bash's script, and so never finds the
+/// verb's options: the one is made the other.
+fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "mirror-ctl", &mut script);
+    let script = String::from_utf8_lossy(&script);
+    script.replace("mirror__subcmd__ctl__", "mirror__ctl__")
 }
 
 fn status(asker: &Asker<'_>, pin_dir: &Path) -> Result<()> {
