@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -26,7 +26,7 @@ pub(crate) fn ensure() -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let cache = Cache::new(&Toolchain::detect()?)?;
     let mut places = env::split_paths(&path).chain([cache.path(PACKAGE)]);
-    if let Some(place) = places.find(is_complete) {
+    if let Some(place) = places.find(|place| is_complete(place)) {
         return Ok(place);
     }
     let _lock = cache.lock()?;
@@ -47,7 +47,7 @@ pub(crate) fn ensure() -> Result<PathBuf> {
     })
 }
 
-fn is_complete(dir: &PathBuf) -> bool {
+fn is_complete(dir: &Path) -> bool {
     PROGRAMS.iter().all(|name| dir.join(name).is_file())
 }
 
