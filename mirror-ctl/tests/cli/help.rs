@@ -28,6 +28,7 @@ const VERBS: &[&[&str]] = &[
     &["config", "check"],
     &["config", "show"],
     &["config", "init"],
+    &["health"],
     &["completions"],
     &["man"],
 ];

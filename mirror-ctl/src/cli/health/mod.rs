@@ -19,9 +19,16 @@ use crate::health::{
     sim::Family,
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  mirror-ctl health train model.bin                     a model from the simulated corpus
+  mirror-ctl health eval --model model.bin              how well it does on what it has not seen
+  mirror-ctl health record web.rec --source web-1=http://10.66.1.2:9100/metrics
+  mirror-ctl health replay web.rec --model model.bin    what would have been done, and when";
+
 /// Train, evaluate and explain the prediction of failures.
 #[derive(Debug, Parser)]
-#[command(name = "mirror-ctl health", arg_required_else_help = true)]
+#[command(name = "mirror-ctl health", arg_required_else_help = true, after_help = EXAMPLES)]
 struct Args {
     #[command(subcommand)]
     verb: Verb,
