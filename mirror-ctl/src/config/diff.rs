@@ -21,6 +21,12 @@ impl Config {
             &value(&self.detect),
             &value(&after.detect),
         );
+        fields(
+            &mut lines,
+            "health",
+            &value(&self.health),
+            &value(&after.health),
+        );
         named(&mut lines, "interface", &self.interfaces, &after.interfaces);
         named(&mut lines, "instance", &self.instances, &after.instances);
         named(&mut lines, "vni", &self.vnis, &after.vnis);

@@ -79,11 +79,19 @@ fn a_good_file_has_defaults() {
 #[test]
 fn a_written_file_means_the_same() {
     let file = Path::new("mirror.toml");
+    let prediction = format!(
+        "{}[health]\nmodel = \"/var/lib/mirror/health.model\"\n",
+        GOOD.replacen(
+            "address =",
+            "metrics = \"http://10.66.2.2:9100\"\naddress =",
+            1
+        )
+    );
     let metrics = "[agent]\nmetrics = \"[::1]:9477\"\n[detect]\nsilent_ms = 90\n";
     let text = GOOD
         .replacen("[agent]\n", metrics, 1)
         .replacen("[detect]\nsilent_ms = 90\n", "", 1);
-    for text in [GOOD, &text] {
+    for text in [GOOD, &text, &prediction] {
         let config = Config::parse(file, text).unwrap();
         let written = config.to_toml();
         assert_eq!(Config::parse(file, &written).expect(&written), config);

@@ -2,13 +2,14 @@
 
 use serde::Serialize;
 
-use super::{Agent, Config, Detect, Instance, Interface, Vni};
+use super::{Agent, Config, Detect, Health, Instance, Interface, Vni};
 
 /// The tables by the names that a file has for them.
 #[derive(Serialize)]
 struct File<'a> {
     agent: &'a Agent,
     detect: &'a Detect,
+    health: &'a Health,
     interface: &'a [Interface],
     instance: &'a [Instance],
     vni: &'a [Vni],
@@ -20,6 +21,7 @@ impl Config {
         let file = File {
             agent: &self.agent,
             detect: &self.detect,
+            health: &self.health,
             interface: &self.interfaces,
             instance: &self.instances,
             vni: &self.vnis,
