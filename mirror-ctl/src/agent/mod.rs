@@ -3,6 +3,7 @@
 
 pub mod decide;
 pub mod log;
+pub mod orders;
 mod publish;
 pub mod sets;
 mod show;
@@ -39,8 +40,9 @@ use crate::{
     metrics::Metrics,
     netlink::{Change, Netlink},
 };
-use decide::{Action, Refusal};
+use decide::Action;
 use log::{EventLog, LogEntry};
+use orders::Refusal;
 use publish::Published;
 use sets::SetBook;
 use start::Occasion;

@@ -9,7 +9,8 @@ use mirror_common::{
 };
 
 use super::{
-    decide::{Action, Refusal},
+    decide::Action,
+    orders::Refusal,
     state::{Instance, Order, State},
 };
 use crate::{

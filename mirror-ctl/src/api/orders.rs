@@ -15,7 +15,7 @@ use super::{
     listen::Peer,
 };
 use crate::{
-    agent::{Applied, Event, decide::Refusal, log::LogEntry, state::Order, view::InstanceRow},
+    agent::{Applied, Event, log::LogEntry, orders::Refusal, state::Order, view::InstanceRow},
     clock,
 };
 
