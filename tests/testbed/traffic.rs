@@ -183,11 +183,11 @@ fn replicas_of_the_server_answer_alike() {
         }
         .encode()
         .to_vec();
-        for (body, delay_ms, reply) in [(10, 0, 100), (0, 20, 40_000), (5000, 0, 0)] {
+        for (body, due_ms, reply) in [(10, 0, 100), (0, 7, 40_000), (5000, 0, 0)] {
             said.extend(
                 Order {
                     body,
-                    delay_ms,
+                    due_ms,
                     reply,
                 }
                 .encode(),

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use super::stream::Stream;
 use super::udp;
 use super::wire::{Header, Order, Receipt, Tally};
+use crate::clock::monotonic_ns;
 
 const BACKLOG: i32 = 4096;
 const CHUNK: usize = 16 * 1024;
@@ -100,8 +101,8 @@ impl Session {
         };
         while let Some(order) = session.order().await? {
             session.body(order.body as usize).await?;
-            if order.delay_ms > 0 {
-                sleep_exactly(Duration::from_millis(order.delay_ms.into())).await?;
+            if let Some(due_ns) = order.due_ns(monotonic_ns()) {
+                sleep_until(due_ns).await?;
             }
             session.reply(order.reply as usize).await?;
         }
@@ -155,17 +156,17 @@ impl Session {
     }
 }
 
-/// Sleeps by a timer of the kernel: the runtime's own has steps of a
+/// Sleeps until a time of the monotonic clock, by a timer of the kernel: the runtime's own has steps of a
 /// millisecond and fires up to two late, which the client would take for a
 /// fault of the network.
-async fn sleep_exactly(time: Duration) -> io::Result<()> {
+async fn sleep_until(due_ns: u64) -> io::Result<()> {
     let timer = TimerFd::new(
         ClockId::CLOCK_MONOTONIC,
         TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
     )?;
     timer.set(
-        Expiration::OneShot(TimeSpec::from_duration(time)),
-        TimerSetTimeFlags::empty(),
+        Expiration::OneShot(TimeSpec::from_duration(Duration::from_nanos(due_ns))),
+        TimerSetTimeFlags::TFD_TIMER_ABSTIME,
     )?;
     let timer = OwnedFd::from(timer);
     // SAFETY: the descriptor is owned by what it is registered with, and so

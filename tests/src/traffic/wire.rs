@@ -8,8 +8,9 @@ use super::stream::Stream;
 pub const MAGIC: u32 = 0x4d49_5231;
 /// The largest reply and the largest body of an order: a bound for the server.
 pub const LENGTH_MAX: u32 = 64 << 20;
-/// The longest delay of a reply.
+/// How far ahead a reply may be due.
 pub const DELAY_MS_MAX: u32 = 60_000;
+const NS_PER_MS: u64 = 1_000_000;
 
 /// Says what the connection is for and where its streams begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +49,26 @@ impl Header {
 pub struct Order {
     /// How many bytes of the client's stream follow.
     pub body: u32,
-    /// How long after the body's last byte the reply is due.
-    pub delay_ms: u32,
+    /// When the reply is due, in milliseconds of the machine's monotonic clock (modulo 2^32): a
+    /// time of day and not a delay, since replicas that each add a delay to when they came to
+    /// read the order would be apart for ever. Past times and 0 are at once.
+    pub due_ms: u32,
     /// How many bytes the reply has after its receipt.
     pub reply: u32,
 }
 
 impl Order {
+    /// The reply's time on a clock that shows `now_ns`, or nothing when it is due at once or
+    /// further ahead than a client asks for.
+    #[must_use]
+    pub fn due_ns(self, now_ns: u64) -> Option<u64> {
+        let now_ms = now_ns / NS_PER_MS;
+        let ahead_ms = self.due_ms.wrapping_sub(now_ms as u32);
+        (1..=DELAY_MS_MAX)
+            .contains(&ahead_ms)
+            .then(|| (now_ms + u64::from(ahead_ms)) * NS_PER_MS)
+    }
+
     /// Its length on the wire.
     pub const LENGTH: usize = 16;
 
@@ -62,7 +76,7 @@ impl Order {
     #[must_use]
     pub fn encode(self) -> [u8; Self::LENGTH] {
         join(
-            u64::from(self.body) << 32 | u64::from(self.delay_ms),
+            u64::from(self.body) << 32 | u64::from(self.due_ms),
             u64::from(self.reply) << 32 | u64::from(MAGIC),
         )
     }
@@ -73,13 +87,12 @@ impl Order {
         let (first, second) = split(bytes);
         let order = Self {
             body: (first >> 32) as u32,
-            delay_ms: first as u32,
+            due_ms: first as u32,
             reply: (second >> 32) as u32,
         };
         let sound = second as u32 == MAGIC
             && order.body <= LENGTH_MAX
-            && order.reply <= LENGTH_MAX
-            && order.delay_ms <= DELAY_MS_MAX;
+            && order.reply <= LENGTH_MAX;
         sound.then_some(order)
     }
 }
@@ -168,10 +181,26 @@ mod tests {
         assert_eq!(Header::decode(&header.encode()), Some(header));
         let order = Order {
             body: 7,
-            delay_ms: 250,
+            due_ms: 250,
             reply: LENGTH_MAX,
         };
         assert_eq!(Order::decode(&order.encode()), Some(order));
+    }
+
+    #[test]
+    fn a_reply_is_due_at_its_time() {
+        let due = |due_ms| Order {
+            due_ms,
+            ..Order::default()
+        };
+        let now_ns = 5_000_000_123;
+        assert_eq!(due(5_020).due_ns(now_ns), Some(5_020_000_000));
+        assert_eq!(due(5_000).due_ns(now_ns), None);
+        assert_eq!(due(0).due_ns(now_ns), None);
+        assert_eq!(due(5_001 + DELAY_MS_MAX).due_ns(now_ns), None);
+        // The clock has wrapped in between.
+        let now_ns = ((1 << 32) - 3) * NS_PER_MS;
+        assert_eq!(due(7).due_ns(now_ns), Some(now_ns + 10 * NS_PER_MS));
     }
 
     #[test]

@@ -15,7 +15,7 @@ const SETTLE_NS: u64 = 500_000_000;
 /// A wait that begins later than this after the mark is not the fault's. It is
 /// longer than any pause or silence of a profile, so each connection has waited
 /// for something in this time.
-const FAULT_NS: u64 = 1_500_000_000;
+const FAULT_NS: u64 = 700_000_000;
 
 /// The moments that all connections of a client share; 0 until they come.
 #[derive(Debug, Default)]

@@ -21,8 +21,8 @@ const RESPONSE_LONG_EACH: u32 = 10;
 /// Two such orders are always open, so that the server never runs out of bytes to send.
 const DOWNLOAD_ORDER: u32 = 256 << 10;
 const DOWNLOAD_TICK: Duration = Duration::from_millis(10);
-const UPLOAD_TICK: Duration = Duration::from_millis(20);
-const IDLE_DELAY_MS: std::ops::Range<u32> = 200..1_200;
+const UPLOAD_TICK: Duration = Duration::from_millis(50);
+const IDLE_DELAY_MS: std::ops::Range<u64> = 100..600;
 const IDLE_REPLY_MAX: u32 = 2_000;
 const NS_PER_MS: u64 = 1_000_000;
 
@@ -62,7 +62,7 @@ impl Session<'_> {
             };
             let order = Order {
                 body: self.random.u32(1..=REQUEST_BODY_MAX),
-                delay_ms: 0,
+                due_ms: 0,
                 reply: self.random.u32(1..=reply_max),
             };
             self.meter.begin(monotonic_ns());
@@ -147,17 +147,16 @@ impl Session<'_> {
 
     async fn idle(&mut self) -> Result<(), Fault> {
         while !stopped(&self.stop) {
-            let delay_ms = self.random.u32(IDLE_DELAY_MS);
+            let due_ms = monotonic_ns() / NS_PER_MS + self.random.u64(IDLE_DELAY_MS);
             let reply = self.random.u32(1..=IDLE_REPLY_MAX);
             self.link
                 .order(Order {
                     body: 0,
-                    delay_ms,
+                    due_ms: due_ms as u32,
                     reply,
                 })
                 .await?;
-            self.meter
-                .begin(monotonic_ns() + u64::from(delay_ms) * NS_PER_MS);
+            self.meter.begin(due_ms * NS_PER_MS);
             self.link.read_owed().await?;
             self.meter.end();
         }
