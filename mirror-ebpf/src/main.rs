@@ -51,8 +51,6 @@ pub(crate) enum Action {
     Pass,
     /// Gone.
     Drop,
-    /// Back out of the interface it came from.
-    Transmit,
     /// Handed to a redirect helper, whose return value this is.
     Redirect(u32),
 }
@@ -62,7 +60,6 @@ impl Action {
         match self {
             Self::Pass => xdp_action::XDP_PASS,
             Self::Drop => xdp_action::XDP_DROP,
-            Self::Transmit => xdp_action::XDP_TX,
             Self::Redirect(action) => action,
         }
     }

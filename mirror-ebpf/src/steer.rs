@@ -1,6 +1,6 @@
 //! Choosing instances for new flows, and sending packets on their way.
 
-use aya_ebpf::{helpers::bpf_xdp_adjust_meta, programs::XdpContext};
+use aya_ebpf::{helpers::{bpf_redirect, bpf_xdp_adjust_meta}, programs::XdpContext};
 use mirror_common::{
     flow::Flow,
     limits::STEERING_BUCKETS,
@@ -55,6 +55,18 @@ pub(crate) fn to_client(ctx: &XdpContext, flow: &Flow, reason: Reason) -> Action
         return report::drop(Reason::Malformed);
     }
     to_port(flow.ifindex, reason)
+}
+
+/// Sends a packet back out of the interface it came from.
+///
+/// Not by `XDP_TX`: veth puts such a frame into its peer's ring and wakes the peer only when that
+/// has an XDP program itself (`veth_xdp_flush`, drivers/net/veth.c, up to Linux 6.18 at least), so
+/// the frame would lie there until some other one goes the same way.
+#[inline(always)]
+pub(crate) fn back(ctx: &XdpContext) -> Action {
+    // SAFETY: the helper takes numbers only.
+    let action = unsafe { bpf_redirect(ctx.ingress_ifindex() as u32, 0) };
+    Action::Redirect(action as u32)
 }
 
 /// Sends a packet out of an interface.

@@ -371,5 +371,5 @@ fn reset_client(packet: &Packet<'_>) -> Action {
         return report::drop(Reason::Malformed);
     }
     report::count(Reason::ResetSent);
-    Action::Transmit
+    steer::back(packet.ctx)
 }

@@ -1,12 +1,20 @@
 //! Where flows are and move to: unmirrored ones, the operator's evacuation, and
 //! the end of those that nobody can take over.
 
+use std::io::ErrorKind;
+use std::net::TcpStream;
+use std::time::Duration;
+
 use testbed::agent::Flow;
 use testbed::clock::wait_until;
 use testbed::scenario::most_active;
 use testbed::topology::Family;
+use testbed::traffic::program::service;
 
 use crate::support::{LIMIT, Site, check_whole, wait_replies};
+
+/// A SYN is repeated after a second (RFC 6298, section 2).
+const SYN_REPEATED: Duration = Duration::from_millis(900);
 
 /// Open connections that an instance serves. Those that ended stay in the table for a while.
 fn active_on(flows: &[Flow], instance: &str) -> usize {
@@ -121,6 +129,26 @@ fn lose(on_loss: &str) -> (u64, usize) {
 fn a_flow_without_a_mirror_is_reset_at_once() {
     let (reset, lost) = lose("reset");
     assert_eq!(reset, lost as u64);
+}
+
+/// The answer of a program goes out by itself, and does not wait for the next frame on its way.
+#[test]
+fn without_an_instance_a_client_is_refused_at_once() {
+    for mode in ["native", "generic"] {
+        let site = Site::new(1);
+        let config = site.topology.config().with_mirrors(0).with_mode(mode);
+        let agent = site.agent(&config);
+        site.topology.instances[0].link_down().unwrap();
+        wait_until("the agent to notice", LIMIT, || {
+            let dead = |i: &testbed::agent::InstanceStatus| i.state == "dead";
+            Ok(agent.instances()?.iter().any(dead).then_some(()))
+        })
+        .unwrap();
+        let connect = || TcpStream::connect_timeout(&service(Family::V4), SYN_REPEATED);
+        let connected = site.topology.client.run(connect).unwrap();
+        let error = connected.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{mode}");
+    }
 }
 
 #[test]

@@ -37,7 +37,6 @@ pub(crate) enum Verdict {
     Aborted,
     Drop,
     Pass,
-    Transmit,
     Redirect,
 }
 
@@ -47,7 +46,6 @@ impl Verdict {
             0 => Self::Aborted,
             1 => Self::Drop,
             2 => Self::Pass,
-            3 => Self::Transmit,
             4 => Self::Redirect,
             other => panic!("verdict {other}"),
         }

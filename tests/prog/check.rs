@@ -161,7 +161,7 @@ impl Expected {
     pub(crate) fn turned(reason: Reason, frame: Vec<u8>) -> Self {
         Self {
             frame: Some(frame),
-            ..Self::new(Verdict::Transmit, reason)
+            ..Self::new(Verdict::Redirect, reason)
         }
     }
 

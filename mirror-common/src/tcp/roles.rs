@@ -9,10 +9,10 @@ pub mod cost {
     /// The replica has produced bytes that were suppressed: its own TCP has to send them again. One
     /// that is behind catches up by itself.
     pub const AHEAD: u32 = 1 << 27;
-    /// The replica has closed while the connection goes on.
-    pub const CLOSED: u32 = 1 << 28;
     /// The replica's instance is being evacuated.
-    pub const EVACUATING: u32 = 1 << 29;
+    pub const EVACUATING: u32 = 1 << 28;
+    /// The replica has closed while the connection goes on.
+    pub const CLOSED: u32 = 1 << 29;
     /// The replica has not acknowledged what the client was told is acknowledged.
     pub const LACKING: u32 = 1 << 30;
     /// The replica's instance is suspect.
@@ -37,7 +37,7 @@ pub fn follow_health(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut No
     } else if !conditions.is_alive(active) {
         promote(flow, conditions, cause::SUSPECTED, cost::LACKING, notes);
     } else if conditions.is_overdue(active) {
-        promote(flow, conditions, cause::EVACUATED, cost::CLOSED, notes);
+        promote(flow, conditions, cause::EVACUATED, cost::EVACUATING, notes);
     } else {
         promote(flow, conditions, cause::EVACUATED, cost::AHEAD, notes);
     }

@@ -1,6 +1,6 @@
 //! Sends single frames: past the XDP programs, or through the one that takes in what instances send.
 
-use std::os::fd::OwnedFd;
+use std::{ops::Range, os::fd::OwnedFd};
 
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
@@ -13,6 +13,9 @@ use super::{
     sys,
 };
 
+/// Where an Ethernet header has its addresses.
+const DESTINATION: Range<usize> = 0..6;
+const SOURCE: Range<usize> = 6..12;
 /// Room for any frame that is taken in.
 const FRAME_MAX: usize = 2048;
 
@@ -46,7 +49,6 @@ impl Injector {
     /// carried out by the kernel, so it does not matter whether the interface can be a target.
     pub fn take_in(&self, link: u32, client: u32, frame: &[u8]) -> Result<(), DataplaneError> {
         // enum xdp_action (include/uapi/linux/bpf.h).
-        const TRANSMIT: u32 = 3;
         const REDIRECT: u32 = 4;
         let mut output = [0; FRAME_MAX];
         let context = context(frame.len() as u32, link);
@@ -59,11 +61,12 @@ impl Injector {
         let result = self.instance_return.test_run(options);
         let result = result.map_err(|error| refused(INSTANCE_RETURN, error.to_string()))?;
         let changed = output.get(..result.data_size_out as usize).unwrap_or(&[]);
-        match result.return_value {
-            REDIRECT => self.send(client, changed),
-            TRANSMIT => self.send(link, changed),
-            _ => Ok(()),
+        if result.return_value != REDIRECT {
+            return Ok(());
         }
+        // The run does not tell where to; what is turned round goes to the frame's sender.
+        let is_back = changed.get(DESTINATION) == frame.get(SOURCE);
+        self.send(if is_back { link } else { client }, changed)
     }
 }
 

@@ -200,7 +200,7 @@ fn carry_out(packet: &Packet<'_>, flow: &TcpFlow, output: &Output) -> Option<Act
     }
     if back {
         report::count(output.reason);
-        return Some(Action::Transmit);
+        return Some(steer::back(packet.ctx));
     }
     Some(steer::to_client(packet.ctx, &flow.flow, output.reason))
 }

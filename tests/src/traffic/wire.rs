@@ -90,9 +90,7 @@ impl Order {
             due_ms: first as u32,
             reply: (second >> 32) as u32,
         };
-        let sound = second as u32 == MAGIC
-            && order.body <= LENGTH_MAX
-            && order.reply <= LENGTH_MAX;
+        let sound = second as u32 == MAGIC && order.body <= LENGTH_MAX && order.reply <= LENGTH_MAX;
         sound.then_some(order)
     }
 }

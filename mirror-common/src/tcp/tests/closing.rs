@@ -131,6 +131,21 @@ fn a_fin_that_is_held_for_too_long_leaves_the_flow_to_a_mirror() {
     });
 }
 
+/// An instance on its way out that goes on is better than a connection that does not.
+#[test]
+fn a_fin_that_is_held_is_left_to_an_evacuated_mirror_too() {
+    everywhere(|net| {
+        net.establish(3);
+        net.evacuate(B);
+        // One that closed is no help, though it is not on its way out.
+        net.check(C, fin(0), SUPPRESSED);
+        net.check(A, fin(0), FIN_HELD);
+        net.wait(net.conditions.vni.lag_ms_max + 2);
+        net.check(A, fin(0), FIN_HELD);
+        net.check_takeover(cause::CLOSED_ALONE, A, B);
+    });
+}
+
 #[test]
 fn a_mirror_that_had_gone_on_takes_over_when_it_says_so_again() {
     everywhere(|net| {
