@@ -3,6 +3,7 @@
 use testbed::clock::monotonic_ns;
 use testbed::scenario::most_active;
 use testbed::topology::Family;
+use testbed::traffic::program::{Client, service};
 
 use crate::support::{LIMIT, Site, check_whole, wait_replies};
 
@@ -16,6 +17,10 @@ fn a_killed_agent_is_not_noticed_and_its_successor_adopts() {
     assert!(!agent.status().unwrap().adopted);
     let mut client = site.client(Family::V4, 60);
     agent.wait_warm(60, LIMIT).unwrap();
+    // Nothing repeats a datagram: each one that is answered was not lost.
+    let arguments = ["--udp", "--connections", "20", "--think", "2"];
+    let server = service(Family::V4);
+    let datagrams = Client::start(&site.topology.client, server, &arguments).unwrap();
     client.mark(monotonic_ns()).unwrap();
     agent.kill();
     wait_replies(&mut client, 300);
@@ -25,7 +30,17 @@ fn a_killed_agent_is_not_noticed_and_its_successor_adopts() {
     assert!(agent.status().unwrap().adopted);
     wait_replies(&mut client, 300);
     let flows = agent.wait_warm(70, LIMIT).unwrap();
-    assert_eq!(flows.len(), 70);
+    assert_eq!(
+        flows.iter().filter(|flow| flow.protocol == "tcp").count(),
+        70
+    );
+    let datagrams = datagrams.finish().unwrap();
+    check_whole(&datagrams, 20);
+    assert!(
+        datagrams.summary.bytes_sent > 2_000,
+        "{:?}",
+        datagrams.summary
+    );
     check_whole(&during.finish().unwrap(), 10);
     let ended = client.finish().unwrap();
     check_whole(&ended, 60);
