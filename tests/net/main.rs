@@ -5,6 +5,7 @@ mod agent;
 mod apply;
 mod capture;
 mod datagrams;
+mod divergence;
 mod events;
 mod flows;
 mod handshake;

@@ -87,6 +87,9 @@ pub struct Replica {
     /// Why it is cold.
     #[serde(default)]
     pub reason: Option<String>,
+    /// Bytes that it has yet to receive or to say.
+    #[serde(default)]
+    pub lag_bytes: u64,
 }
 
 /// `events --json`

@@ -1,6 +1,8 @@
 //! Packets from the client: what they tell us, and how each replica must see them.
 
-use super::{Conditions, Notes, Segment, TcpFlow, option, roles, segment::bit, seq, slot};
+use super::{
+    Conditions, Notes, Segment, TcpFlow, divergence, option, roles, segment::bit, seq, slot,
+};
 use crate::{
     flow::state,
     limits::REPLICAS,
@@ -45,6 +47,8 @@ pub fn receive(
     notes: &mut Notes,
 ) -> Verdict {
     learn(flow, packet);
+    // Before anybody is made active.
+    divergence::compare(flow, notes);
     flow.close_when_done(notes);
     roles::follow_health(flow, conditions, notes);
     roles::bound_lag(flow, conditions, notes);

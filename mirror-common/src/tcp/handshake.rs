@@ -132,7 +132,8 @@ fn learn(flow: &mut TcpFlow, from: u8, packet: &Segment, notes: &mut Notes) {
         replica.state = slot::WARM;
         notes.went_warm |= 1 << (from & 3);
     }
-    replica.flags |= flag::SYN_ACK;
+    replica.flags |= flag::SYN_ACK | flag::SUM;
+    replica.sum = 0;
     replica.isn = packet.seq;
     replica.snd_nxt = packet.seq.wrapping_add(1);
     replica.rcv_nxt = packet.ack;

@@ -6,6 +6,7 @@
 
 pub mod client;
 mod closing;
+mod divergence;
 pub mod handshake;
 pub mod replica;
 pub mod roles;
@@ -68,7 +69,9 @@ pub struct Replica {
     /// Bits of [`option`] that its SYN-ACK carried.
     pub options: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: u8,
+    /// Ones'-complement sum of what it has said, while [`flag::SUM`] is set.
+    pub sum: u16,
 }
 assert_size!(Replica, 40);
 
@@ -78,6 +81,8 @@ pub mod flag {
     pub const SYN_ACK: u8 = 1;
     /// It sent a FIN.
     pub const FIN: u8 = 2;
+    /// Its sum counts from where that of the others does.
+    pub const SUM: u8 = 4;
 }
 
 /// Bits of [`TcpSync::options`]: what the connection negotiated.

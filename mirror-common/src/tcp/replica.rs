@@ -1,8 +1,8 @@
 //! Packets from a replica: learn, hold, deliver in canonical numbers, or suppress.
 
 use super::{
-    Conditions, Notes, Segment, TcpFlow, closing, flag, handshake, option, roles, segment::bit,
-    seq, slot,
+    Conditions, Notes, Segment, TcpFlow, closing, divergence, flag, handshake, option, roles,
+    segment::bit, seq, slot,
 };
 use crate::{
     event::cause,
@@ -181,6 +181,7 @@ fn learn(flow: &mut TcpFlow, from: u8, packet: &Segment, notes: &mut Notes) -> b
         notes.retransmission = true;
         notes.from = from;
     }
+    divergence::add(replica, packet);
     replica.snd_nxt = seq::max(replica.snd_nxt, end);
     // Nothing comes after a FIN: an older one is of the port's last use.
     if packet.is(bit::FIN) & (replica.snd_nxt == end) {

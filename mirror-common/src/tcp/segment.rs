@@ -36,6 +36,10 @@ pub struct Segment {
     pub options: u8,
     /// Window scale option, 0 without it.
     pub window_scale: u8,
+    /// Ones'-complement sum of the payload (RFC 1071), as it lies in memory, if [`Self::has_sum`].
+    pub sum: u16,
+    /// Whether the sum is known.
+    pub has_sum: bool,
 }
 
 impl Segment {

@@ -2,6 +2,7 @@
 
 use aya_ebpf::programs::XdpContext;
 use mirror_common::{
+    checksum::fold,
     limits::{SACK_BLOCKS, TCP_OPTIONS},
     reason::Reason,
     tcp::{Segment, option, segment::bit},
@@ -36,7 +37,10 @@ pub(crate) struct Options {
 
 /// Parses a TCP header, into this CPU's scratch memory: the stack is too small for it.
 #[inline(always)]
-pub(crate) fn parse(ctx: &XdpContext, transport: &Transport) -> Result<&'static TcpHeader, Reason> {
+pub(crate) fn parse(
+    ctx: &XdpContext,
+    transport: &Transport,
+) -> Result<&'static mut TcpHeader, Reason> {
     /// NOP, NOP, timestamps of ten bytes: how every common stack lays out a header with
     /// timestamps and nothing else.
     const ALIGNED_TIMESTAMPS: u32 = 0x0101_080a_u32.to_be();
@@ -161,6 +165,52 @@ fn walk(ctx: &XdpContext, offset: usize, parsed: &mut TcpHeader) -> Option<()> {
     Some(())
 }
 
+/// Finds the sum of the payload out: the checksum makes the sum of everything nothing, and the rest
+/// is known. Only of headers that are as long as every common stack makes them; others carry
+/// options that come and go.
+#[inline(always)]
+pub(crate) fn sum_payload(
+    ctx: &XdpContext,
+    network: &super::headers::Network,
+    transport: &Transport,
+    parsed: &mut TcpHeader,
+) -> Option<()> {
+    let mut sum = network.pseudo_header(transport.length(), transport.protocol);
+    let header = at(ctx, transport.offset(), 20)?;
+    // SAFETY: 20 bytes are there.
+    let words = unsafe {
+        [
+            header.load32::<0>(),
+            header.load32::<4>(),
+            header.load32::<8>(),
+            header.load32::<12>(),
+            header.load32::<16>(),
+        ]
+    };
+    for word in words {
+        sum += (word & 0xffff) + (word >> 16);
+    }
+    if parsed.length == 32 {
+        let options = at(ctx, transport.offset(), 32)?;
+        // SAFETY: 32 bytes are there.
+        let words = unsafe {
+            [
+                options.load32::<20>(),
+                options.load32::<24>(),
+                options.load32::<28>(),
+            ]
+        };
+        for word in words {
+            sum += (word & 0xffff) + (word >> 16);
+        }
+    } else if parsed.length != 20 {
+        return None;
+    }
+    parsed.segment.sum = !fold(sum);
+    parsed.segment.has_sum = true;
+    Some(())
+}
+
 /// Whether the checksum covers no more than the pseudo-header: the sender left the rest to a
 /// device that the packet never saw.
 #[inline(always)]
@@ -175,7 +225,7 @@ pub(crate) fn has_partial_checksum(
     let sum = network.pseudo_header(transport.length(), transport.protocol);
     // SAFETY: 20 bytes are there.
     let checksum = unsafe { header.load16::<16>() };
-    checksum == mirror_common::checksum::fold(sum)
+    checksum == fold(sum)
 }
 
 /// Whether a segment asks for an answer.

@@ -12,7 +12,7 @@ use mirror_common::{
         replica::{self, Output, Verdict},
         segment::bit,
     },
-    vni::Vni,
+    vni::{Vni, flag::MIRRORED},
 };
 
 use super::{Packet, close_plain};
@@ -45,6 +45,10 @@ pub(crate) fn receive(
         Ok(header) => header,
         Err(reason) => return report::drop(reason),
     };
+    if vni.flags & MIRRORED != 0 && header.segment.payload > 0 {
+        // Without a sum replicas are not compared here, and go on.
+        let _ = tcp_header::sum_payload(ctx, network, transport, header);
+    }
     let key = flow::key(
         vni,
         &network.destination,

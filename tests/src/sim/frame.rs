@@ -89,7 +89,22 @@ impl Frame {
             ..Parsed::default()
         };
         self.options(&mut parsed)?;
+        self.sum_payload(&mut parsed);
         Some(parsed)
+    }
+
+    /// The payload's sum, as the dataplane finds it out: from the checksum, of usual headers only.
+    fn sum_payload(&self, parsed: &mut Parsed) {
+        if !matches!(parsed.header, 20 | 32) {
+            return;
+        }
+        let length = (self.bytes.len() - IP) as u16;
+        let mut sum = u32::from(length.to_be()) + u32::from(u16::from(self.bytes[9]).to_be());
+        for at in (12..IP + parsed.header).step_by(2) {
+            sum += u32::from(self.word(at));
+        }
+        parsed.segment.sum = !fold(sum);
+        parsed.segment.has_sum = true;
     }
 
     /// Walks the options.

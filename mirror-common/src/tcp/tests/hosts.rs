@@ -4,6 +4,7 @@
 //! turns the outcome back.
 
 use crate::{
+    checksum::fold,
     flow::{Flow, TcpFlow, state},
     instance,
     limits::REPLICAS,
@@ -122,6 +123,23 @@ pub(super) struct Net {
 }
 
 /// A flow as the dataplane makes it, before its SYN is taken in.
+/// Longer segments have no sum.
+const SUMMED_MAX: u32 = 1_000;
+
+/// The sum of a segment of the stream that all replicas say: at each offset its lowest byte.
+fn sum_of(offset: i32, payload: u32) -> u16 {
+    let mut sum = 0;
+    if payload >= SUMMED_MAX {
+        return 0;
+    }
+    for at in 0..payload as i32 {
+        let mut word = [0; 2];
+        word[at as usize & 1] = offset.wrapping_add(at) as u8;
+        sum += u32::from(u16::from_ne_bytes(word));
+    }
+    fold(sum)
+}
+
 pub(super) fn new_flow(replicas: u8) -> TcpFlow {
     TcpFlow {
         flow: Flow {
@@ -343,7 +361,7 @@ impl Net {
             window: (say.window.unwrap_or(WINDOW) >> self.client.scale) as u16,
             flags: say.flags,
             options: self.options(say),
-            window_scale: 0,
+            ..Segment::default()
         };
         let end = offset.saturating_add_unsigned(segment.length());
         self.client.nxt = self.client.nxt.max(end);
@@ -371,7 +389,9 @@ impl Net {
             window: (window >> host.scale) as u16,
             flags: say.flags,
             options: self.options(say),
-            window_scale: 0,
+            sum: sum_of(offset, say.payload).wrapping_add(say.astray),
+            has_sum: say.payload < SUMMED_MAX && !say.sack,
+            ..Segment::default()
         };
         let end = offset.saturating_add_unsigned(segment.length());
         let host = &mut self.replicas[usize::from(slot)];

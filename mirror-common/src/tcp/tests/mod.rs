@@ -4,6 +4,7 @@
 mod acknowledgement;
 mod check;
 mod closing;
+mod divergence;
 mod handshake;
 mod hostile;
 mod hosts;

@@ -13,6 +13,8 @@ pub(super) struct Say {
     pub(super) flags: u8,
     pub(super) sack: bool,
     pub(super) clock: i32,
+    /// Added to the payload's sum: other bytes than those of the others.
+    pub(super) astray: u16,
     pub(super) echo: Option<u32>,
 }
 
@@ -68,6 +70,11 @@ impl Say {
     }
     pub(super) fn sack(mut self) -> Self {
         self.sack = true;
+        self
+    }
+    /// Says something else than the others.
+    pub(super) fn astray(mut self) -> Self {
+        self.astray = 0x0100;
         self
     }
     /// Stamped so much later (earlier) than now.

@@ -124,7 +124,7 @@ impl Endpoint {
             window: self.window() as u16,
             flags,
             options: option::TIMESTAMP,
-            window_scale: 0,
+            ..Segment::default()
         }
     }
 

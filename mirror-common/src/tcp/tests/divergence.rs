@@ -1,0 +1,157 @@
+//! Replicas that say something else than the active one do not stay warm.
+
+use super::hosts::{A, B, C, everywhere};
+use super::say::{Say, Seen, ack, data, delivered};
+use crate::reason::{Cold, Reason};
+
+const SUPPRESSED: Seen = Seen::Dropped(Reason::MirrorSuppressed);
+/// In place of a replica: the client says something.
+const CLIENT: u8 = u8::MAX;
+
+/// Says segments, the client having the last word, and sees who is warm then.
+#[track_caller]
+fn check(replicas: u8, said: &[(u8, Say)], warm: &[u8]) {
+    everywhere(|net| {
+        net.establish(replicas);
+        for (slot, say) in said.iter().chain(&[(CLIENT, ack(0))]) {
+            if *slot == CLIENT {
+                let _ = net.client_says(*say);
+            } else {
+                let _ = net.replica_says(*slot, *say);
+            }
+        }
+        net.check_warm(warm);
+    });
+}
+
+/// One slot's stream, cut there.
+fn cut(slot: u8, ends: &[i32]) -> Vec<(u8, Say)> {
+    let starts = [0].into_iter().chain(ends.iter().copied());
+    let parts = starts.zip(ends);
+    parts
+        .map(|(from, to)| (slot, data(from, (to - from) as u32)))
+        .collect()
+}
+
+#[test]
+fn the_first_differing_answer_shows_it() {
+    for order in [[A, B], [B, A]] {
+        everywhere(|net| {
+            net.establish(2);
+            for slot in order {
+                let say = data(0, 100);
+                let say = if slot == B { say.astray() } else { say };
+                let _ = net.replica_says(slot, say);
+            }
+            net.check_warm(&[A, B]);
+            net.check_client(data(0, 10).acks(100), &[(A, 100)]);
+            net.check_went_cold(B, Cold::Diverged);
+            net.check(B, data(100, 10), Seen::Refused(0));
+        });
+    }
+}
+
+#[test]
+fn a_mirror_that_has_diverged_does_not_take_over() {
+    everywhere(|net| {
+        net.establish(3);
+        net.check(A, data(0, 100), delivered(0, 0));
+        net.check(B, data(0, 100).astray(), SUPPRESSED);
+        net.check(C, data(0, 60), SUPPRESSED);
+        net.die(A);
+        net.check_client(ack(100), &[(C, 60)]);
+        net.check_went_cold(B, Cold::Diverged);
+        assert_eq!(net.flow.flow.active, C);
+    });
+}
+
+#[test]
+fn equal_streams_stay_warm_however_they_are_cut() {
+    let one = cut(A, &[100, 101, 350, 400, 777]);
+    let other = cut(B, &[3, 350, 351, 777]);
+    check(2, &[one.clone(), other.clone()].concat(), &[A, B]);
+    check(2, &[other.clone(), one.clone()].concat(), &[A, B]);
+    let mixed = [&one[..3], &other[..2], &one[3..], &other[2..]].concat();
+    check(2, &mixed, &[A, B]);
+    // A difference anywhere shows as soon as they are level.
+    for place in 0..other.len() {
+        let mut astray = other.clone();
+        astray[place].1 = astray[place].1.astray();
+        check(2, &[&one[..], &astray[..place]].concat(), &[A, B]);
+        check(2, &[one.clone(), astray].concat(), &[A]);
+    }
+}
+
+#[test]
+fn what_is_sent_again_is_not_counted_twice() {
+    let said = [
+        (A, data(0, 100)),
+        (A, data(0, 100)),
+        (B, data(0, 50)),
+        (B, data(0, 50)),
+        (B, data(50, 50)),
+        (A, data(100, 7)),
+        (B, data(100, 7)),
+    ];
+    check(2, &said, &[A, B]);
+}
+
+/// Lost in front of us, cut anew, or in a header whose sum is not taken.
+#[test]
+fn a_replica_that_was_not_heard_out_is_compared_once_it_has_been_level() {
+    for unheard in [data(100, 50), data(40, 60), data(50, 50).sack()] {
+        let end = unheard.seq.unwrap() + unheard.payload as i32;
+        for (first, second) in [(A, B), (B, A)] {
+            let again = |say: Say| {
+                [
+                    (first, data(0, end as u32)),
+                    (second, data(0, 50)),
+                    (second, unheard.astray()),
+                    (CLIENT, ack(0)),
+                    (A, data(end, 10)),
+                    (B, say),
+                ]
+            };
+            check(2, &again(data(end, 10)), &[A, B]);
+            check(2, &again(data(end, 10).astray()), &[A]);
+        }
+    }
+}
+
+#[test]
+fn a_new_count_is_everybodys() {
+    // A has lost its sum. B is there when the new count begins, C comes later with an old one.
+    let again = |b: Say, c: Say| {
+        [
+            (A, data(10, 90)),
+            (B, data(0, 100)),
+            (C, data(0, 90)),
+            (CLIENT, ack(0)),
+            (A, data(100, 20)),
+            (B, data(100, 20)),
+            (C, data(90, 30)),
+            (CLIENT, ack(0)),
+            (A, data(120, 30)),
+            (B, b),
+            (C, c),
+        ]
+    };
+    let same = data(120, 30);
+    check(3, &again(same, same), &[A, B, C]);
+    check(3, &again(same.astray(), same), &[A, C]);
+    check(3, &again(same, same.astray()), &[A, B]);
+}
+
+#[test]
+fn nothing_has_two_sums() {
+    everywhere(|net| {
+        net.establish(2);
+        for (slot, sum) in [(A, 0), (B, 0xffff)] {
+            let mut zeros = net.replica_segment_of(slot, data(0, 100));
+            (zeros.sum, zeros.has_sum) = (sum, true);
+            let _ = net.replica_segment(slot, &zeros);
+        }
+        let _ = net.client_says(ack(100));
+        net.check_warm(&[A, B]);
+    });
+}
