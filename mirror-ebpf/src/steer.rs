@@ -1,6 +1,9 @@
 //! Choosing instances for new flows, and sending packets on their way.
 
-use aya_ebpf::{helpers::{bpf_redirect, bpf_xdp_adjust_meta}, programs::XdpContext};
+use aya_ebpf::{
+    helpers::{bpf_redirect, bpf_xdp_adjust_meta},
+    programs::XdpContext,
+};
 use mirror_common::{
     flow::Flow,
     limits::STEERING_BUCKETS,
