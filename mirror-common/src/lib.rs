@@ -9,6 +9,7 @@ pub mod checksum;
 pub mod event;
 pub mod flow;
 pub mod instance;
+mod layout;
 pub mod limits;
 pub mod parked;
 pub mod plan;

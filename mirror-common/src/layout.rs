@@ -1,0 +1,157 @@
+//! Where every field of a shared type is: the programs that are pinned go on with the layout that
+//! they were compiled for, whatever an agent that adopts them was compiled for. A line that has to
+//! change here is a new [`crate::LAYOUT_VERSION`].
+
+use core::mem::offset_of;
+
+use crate::{
+    event::Event,
+    flow::{Flow, FlowKey, TcpFlow},
+    instance::{Instance, Vitals},
+    parked::Parked,
+    plan::{Copy, Plan},
+    replica_set::ReplicaSet,
+    tcp::{Replica, TcpSync},
+    vni::{Vni, VniKey},
+};
+
+/// Asserts at compile time where each field is, and that none is left out.
+macro_rules! assert_offsets {
+    ($type:ident { $($field:ident: $offset:expr),+ $(,)? }) => {
+        const _: () = {
+            $(assert!(offset_of!($type, $field) == $offset);)+
+            #[allow(dead_code, reason = "its pattern is what counts: it names every field")]
+            const fn every_field(value: &$type) {
+                let $type { $($field: _),+ } = value;
+            }
+        };
+    };
+}
+
+assert_offsets!(Copy {
+    ifindex: 0,
+    ack: 4,
+    delta: 8,
+    snd_nxt: 12,
+    ts_ecr: 16,
+    instance: 20,
+    window: 22,
+});
+assert_offsets!(Event {
+    time_ns: 0,
+    flow: 8,
+    kind: 32,
+    cause: 33,
+    from: 34,
+    to: 36,
+    pad: 38,
+});
+assert_offsets!(Flow {
+    packets: 0,
+    opened_s: 8,
+    seen_s: 12,
+    set: 16,
+    ifindex: 20,
+    instances: 24,
+    client_mac: 32,
+    host_mac: 38,
+    replicas: 44,
+    active: 45,
+    state: 46,
+    takeovers: 47,
+    cold: 48,
+    pad: 49,
+});
+assert_offsets!(FlowKey {
+    client: 0,
+    vni: 16,
+    address: 18,
+    protocol: 19,
+    client_port: 20,
+    vni_port: 22,
+});
+assert_offsets!(Instance {
+    state: 0,
+    ifindex: 4,
+    mac: 8,
+    source_mac: 14,
+    deadline_ms: 20,
+});
+assert_offsets!(Parked {
+    key: 0,
+    end: 24,
+    parked_ms: 28,
+    length: 32,
+    slot: 34,
+    pad: 35,
+    frame: 36,
+});
+assert_offsets!(Plan {
+    magic: 0,
+    transport: 2,
+    flags: 4,
+    timestamps: 5,
+    edges: 6,
+    blocks: 7,
+    copies: 8,
+});
+assert_offsets!(Replica {
+    isn: 0,
+    snd_nxt: 4,
+    rcv_nxt: 8,
+    edge: 12,
+    ts_offset: 16,
+    ts_last: 20,
+    fin: 24,
+    behind_ms: 28,
+    flags: 32,
+    state: 33,
+    cold: 34,
+    window_scale: 35,
+    options: 36,
+    pad: 37,
+});
+assert_offsets!(ReplicaSet {
+    instances: 0,
+    replicas: 8,
+    pad: 9,
+});
+assert_offsets!(TcpFlow { flow: 0, sync: 56 });
+assert_offsets!(TcpSync {
+    client_isn: 0,
+    client_nxt: 4,
+    client_ack: 8,
+    client_ts: 12,
+    isn: 16,
+    sent: 20,
+    told_ack: 24,
+    told_edge: 28,
+    ts_sent: 32,
+    syn_ms: 36,
+    client_fin: 40,
+    client_window: 44,
+    options: 46,
+    window_scale: 47,
+    replicas: 48,
+    client_scale: 208,
+    pad: 209,
+});
+assert_offsets!(Vitals {
+    heard_ns: 0,
+    owes_since_ns: 8,
+    sent: 16,
+    received: 24,
+    resets: 32,
+    early_closes: 40,
+    retransmissions: 48,
+    syn_since_ns: 56,
+});
+assert_offsets!(Vni {
+    vni: 0,
+    address: 2,
+    flags: 3,
+    lag_bytes_max: 4,
+    lag_ms_max: 8,
+    handshake_ms: 12,
+});
+assert_offsets!(VniKey { address: 0 });
