@@ -141,6 +141,8 @@ pub struct InterfaceStatus {
     pub name: String,
     /// `native` or `generic`.
     pub mode: String,
+    /// Whether frames can be redirected to it natively.
+    pub redirect: bool,
 }
 
 /// An agent in the VNI host's namespace. When dropped it is stopped and the
@@ -185,6 +187,26 @@ impl<'a> Agent<'a> {
         })?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Has it read its file again, by SIGHUP.
+    pub fn hang_up(&self) -> Result<()> {
+        let process = self.process.as_ref().context("the agent is not running")?;
+        process.signal(Signal::SIGHUP)
+    }
+
+    /// The file that it reads.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.config
+    }
+
+    /// What it has said so far.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.process
+            .as_ref()
+            .map_or_else(String::new, Process::said)
     }
 
     /// `kill -9`.

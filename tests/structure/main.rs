@@ -10,7 +10,14 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Every Rust file under a folder, with its text less comments.
+/// A file's text less comments.
+fn code(text: &str) -> String {
+    let lines = text.lines();
+    let lines = lines.filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Every Rust file under a folder, or the one file, with its text less comments.
 fn sources(folder: &str) -> Vec<(String, String)> {
     fn walk(folder: &Path, found: &mut Vec<(String, String)>) {
         let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
@@ -20,17 +27,17 @@ fn sources(folder: &str) -> Vec<(String, String)> {
                 walk(&path, found);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
-                let code = text
-                    .lines()
-                    .filter(|line| !line.trim_start().starts_with("//"))
-                    .collect::<Vec<_>>()
-                    .join("\n");
-                found.push((path.display().to_string(), code));
+                found.push((path.display().to_string(), code(&text)));
             }
         }
     }
     let mut found = Vec::new();
-    walk(&root().join(folder), &mut found);
+    let path = root().join(folder);
+    if path.is_file() {
+        let text = fs::read_to_string(&path).unwrap();
+        return vec![(folder.to_owned(), code(&text))];
+    }
+    walk(&path, &mut found);
     assert!(!found.is_empty(), "no sources under {folder}");
     found
 }
@@ -68,7 +75,7 @@ fn decisions_are_pure() {
         "tokio::",
         "rtnetlink",
         "Instant::now",
-        "clock::",
+        "clock::now",
         "async fn",
         "unsafe ",
     ];
@@ -76,6 +83,31 @@ fn decisions_are_pure() {
     check_absent("mirror-ctl/src/mirroring", "", IMPURE);
     check_absent("mirror-ctl/src/health/predict", "", IMPURE);
     check_absent("mirror-ctl/src/health/sim", "", IMPURE);
+    for file in [
+        "agent/decide.rs",
+        "agent/orders.rs",
+        "agent/sets.rs",
+        "agent/state.rs",
+        "health/evidence.rs",
+        "health/recovery.rs",
+        "health/silence.rs",
+        "health/score.rs",
+    ] {
+        check_absent(&format!("mirror-ctl/src/{file}"), "", IMPURE);
+    }
+}
+
+#[test]
+fn every_queue_has_an_end() {
+    const UNBOUNDED: &[&str] = &[
+        "unbounded_channel",
+        "UnboundedSender",
+        "UnboundedReceiver",
+        "mpsc::channel()",
+        " channel();",
+        "{Sender, channel}",
+    ];
+    check_absent("mirror-ctl/src", "", UNBOUNDED);
 }
 
 #[test]
@@ -87,6 +119,7 @@ fn the_protocol_knows_no_kernel_clock_or_memory() {
 #[test]
 fn shared_types_exist_once_with_their_sizes_asserted() {
     let common = sources("mirror-common/src");
+    let (_, layout) = sources("mirror-common/src/layout.rs").remove(0);
     for (path, code) in &common {
         if path.contains("/tests") {
             continue;
@@ -103,6 +136,10 @@ fn shared_types_exist_once_with_their_sizes_asserted() {
             assert!(
                 code.contains(&format!("assert_size!({name},")),
                 "{path}: the size of {name} is not asserted"
+            );
+            assert!(
+                layout.contains(&format!("assert_offsets!({name} {{")),
+                "layout.rs: the offsets of {name}'s fields are not asserted"
             );
         }
     }

@@ -1,6 +1,9 @@
 //! From an event to what is to be done about it. Pure: time and facts come in, actions go out.
 
-use mirror_common::{event::Event as Report, instance::Vitals};
+use mirror_common::{
+    event::{Event as Report, kind},
+    instance::Vitals,
+};
 
 use super::state::{Instance, State};
 use crate::{
@@ -49,6 +52,13 @@ pub enum Action {
     Announce(String),
     /// Say that an instance was asked often and never heard.
     Unheard(usize),
+    /// Say that an interface takes no redirected frame, and which instance that concerns.
+    Closed {
+        /// The interface.
+        interface: String,
+        /// The instance; none: it leads to clients.
+        instance: Option<String>,
+    },
     /// Let handshakes go on that wait for an instance.
     Release(usize),
     /// Ask netlink for everything again.
@@ -183,8 +193,37 @@ impl State {
                 announced.map_or_else(Vec::new, |link| vec![Action::Announce(link.name.clone())])
             }
             Change::AddressAdded(_) => Vec::new(),
+            Change::Closed(closed) => {
+                self.closed.clone_from(closed);
+                self.check_ways(now_ns)
+            }
             Change::Lost => vec![Action::Resync],
         }
+    }
+
+    /// Takes instances out to which nothing can be redirected, and back in.
+    pub fn check_ways(&mut self, now_ns: u64) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for place in 0..self.instances.len() {
+            actions.extend(self.reconsider(place, now_ns));
+        }
+        let closed = self.closed.clone();
+        self.closed_told.retain(|ifindex| closed.contains(ifindex));
+        for (interface, _) in self.config.ports() {
+            let Some(ifindex) = self.link(&interface).map(|link| link.ifindex) else {
+                continue;
+            };
+            if self.is_native && closed.contains(&ifindex) && self.closed_told.insert(ifindex) {
+                let mut instances = self.instances.iter();
+                let instance = instances.find(|instance| instance.ifindex == ifindex);
+                let instance = instance.map(|instance| instance.config.name.clone());
+                actions.push(Action::Closed {
+                    interface,
+                    instance,
+                });
+            }
+        }
+        actions
     }
 
     fn link_changed(&mut self, link: &Link, now_ns: u64) -> Vec<Action> {
@@ -327,11 +366,15 @@ impl State {
     pub fn reported(&mut self, reports: &[Report], now_ns: u64) -> Vec<Action> {
         let mut actions = Vec::new();
         for report in reports {
-            let convicted = self.evidence.note(report);
-            let place = convicted.and_then(|number| self.by_number(number.into()));
+            let (number, cause) = match report.kind {
+                // What it answers never gets through.
+                kind::PARTIAL_CHECKSUM => (Some(report.from), Cause::PartialChecksum),
+                _ => (self.evidence.note(report), Cause::Resets),
+            };
+            let place = number.and_then(|number| self.by_number(number.into()));
             let Some(place) = place else { continue };
             if self.instances[place].service() != Service::Dead && !self.is_last(place) {
-                actions.extend(self.fail(place, Cause::Resets, now_ns));
+                actions.extend(self.fail(place, cause, now_ns));
             }
         }
         actions
@@ -354,9 +397,8 @@ impl State {
 
     /// Time has passed.
     pub fn tick(&mut self, now_ns: u64) -> Vec<Action> {
-        let mut actions = Vec::new();
+        let mut actions = self.check_ways(now_ns);
         for place in 0..self.instances.len() {
-            actions.extend(self.reconsider(place, now_ns));
             let instance = &mut self.instances[place];
             let Vitals { sent, heard_ns, .. } = instance.vitals;
             if sent >= UNHEARD_PACKETS && heard_ns == 0 && !instance.unheard_told {
@@ -381,7 +423,11 @@ impl State {
     /// Whether a failed instance may come back, or one on trial has stood or failed it.
     fn reconsider(&mut self, place: usize, now_ns: u64) -> Vec<Action> {
         let instance = &self.instances[place];
-        let signs = instance.signs(&self.evidence);
+        let is_closed = self.is_closed(place);
+        let signs = instance.signs(&self.evidence, !is_closed);
+        if is_closed && instance.failure.is_none_or(|failure| failure.is_suspicion) {
+            return self.fail(place, Cause::NoRedirect, now_ns);
+        }
         if instance.failure.is_none() && signs.probe == Some(false) {
             // When every probe fails, it is more likely the probes' failure.
             return match self.is_last(place) {
@@ -426,10 +472,13 @@ impl State {
 
     /// Marks what keeps an instance from serving when the agent starts.
     pub fn settle(&mut self, now_ns: u64) {
-        for instance in &mut self.instances {
+        for place in 0..self.instances.len() {
+            let is_closed = self.is_closed(place);
+            let instance = &mut self.instances[place];
             let fact = match (instance.link_up_ns, instance.mac) {
                 (None, _) => Cause::LinkDown,
                 (_, None) => Cause::Unresolved,
+                _ if is_closed => Cause::NoRedirect,
                 _ => continue,
             };
             if instance.failure.is_none() {

@@ -1,9 +1,11 @@
 //! The agent: one loop over a closed set of events. What an event means is decided by pure code
 //! ([`decide`]), what follows from it is done here.
 
+mod configure;
 pub mod decide;
 pub mod log;
 pub mod orders;
+mod ports;
 mod publish;
 pub mod sets;
 mod show;
@@ -38,14 +40,14 @@ use crate::{
     dataplane::{Dataplane, DataplaneError},
     health::{score::Score, watch::Watch},
     metrics::Metrics,
-    netlink::{Change, Netlink},
+    netlink::{Change, Netlink, Targets},
 };
+use configure::Occasion;
 use decide::Action;
 use log::{EventLog, LogEntry};
 use orders::Refusal;
 use publish::Published;
 use sets::SetBook;
-use start::Occasion;
 use state::{Order, State};
 use view::View;
 
@@ -128,6 +130,8 @@ pub struct Agent {
     state: State,
     dataplane: Dataplane,
     netlink: Netlink,
+    /// None: this kernel does not tell.
+    targets: Option<Targets>,
     book: SetBook,
     published: HashMap<String, Published>,
     /// Interfaces of the sets as they were written last.
@@ -153,7 +157,9 @@ pub struct Agent {
 
 /// What the loop listens to.
 struct Inputs {
-    changes: mpsc::UnboundedReceiver<Change>,
+    changes: mpsc::Receiver<Change>,
+    /// Interfaces that take no redirected frame.
+    closed: mpsc::Receiver<Change>,
     reports: mpsc::Receiver<Vec<Report>>,
     sweeps: mpsc::Receiver<Sweep>,
     probes: mpsc::Receiver<(String, bool)>,
@@ -175,6 +181,7 @@ impl Agent {
             let event = tokio::select! {
                 biased;
                 Some(change) = inputs.changes.recv() => Event::Network(change),
+                Some(closed) = inputs.closed.recv() => Event::Network(closed),
                 Some(event) = inputs.orders.recv() => event,
                 _ = looks.tick() => Event::Look,
                 Some(reports) = inputs.reports.recv() => Event::Reported(reports),
@@ -314,6 +321,10 @@ impl Agent {
                         config.link
                     );
                 }
+                Action::Closed {
+                    interface,
+                    instance,
+                } => closed(&interface, instance.as_deref()),
                 Action::Release(place) => {
                     let instance = &self.state.instances[place];
                     debug!(instance = instance.config.name, "leaves SYNs unanswered");
@@ -448,6 +459,20 @@ impl Agent {
         info!("configuration reloaded");
         Ok(())
     }
+}
+
+/// Says that an interface takes no redirected frame, and what to do.
+fn closed(interface: &str, instance: Option<&str>) {
+    let what = match instance {
+        Some(instance) => format!("no packet reaches instance {instance:?}, which is taken out"),
+        None => "no reply reaches the clients behind it".to_owned(),
+    };
+    warn!(
+        interface,
+        "takes no redirected frame, so that {what}: if it is a veth, turn GRO on at its far end (`ethtool -K \
+         DEV gro on` in that network namespace); else its driver cannot be redirected to, and the \
+         VNI's interfaces need `mode = \"generic\"`"
+    );
 }
 
 /// Writes a file so that it is whole at every moment, and leaves the one before beside it.

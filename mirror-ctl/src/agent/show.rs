@@ -68,7 +68,9 @@ impl Agent {
             .map(|(name, role)| {
                 let link = self.state.link(&name);
                 let mode = link.and_then(|link| self.dataplane.mode(link.ifindex));
+                let closed = &self.state.closed;
                 InterfaceRow {
+                    redirect: link.is_some_and(|link| !closed.contains(&link.ifindex)),
                     name,
                     role: role.name().to_owned(),
                     mode: mode.map_or("none", |mode| mode.name()).to_owned(),

@@ -1,6 +1,6 @@
 //! What the agent knows, apart from I/O.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use mirror_common::instance::{self, Vitals, state};
 
@@ -54,6 +54,13 @@ pub struct State {
     pub members: Vec<Vec<usize>>,
     /// The links of this namespace, by number.
     pub links: HashMap<u32, Link>,
+    /// Those of them that take no redirected frame.
+    pub closed: BTreeSet<u32>,
+    /// Of which of those somebody was told.
+    pub closed_told: BTreeSet<u32>,
+    /// Whether drivers redirect, for which [`Self::closed`] counts: the network stack, which does
+    /// it in generic mode, does not ask.
+    pub is_native: bool,
     /// Debts of answers.
     pub silence: Silence,
     /// Failures of services.
@@ -132,7 +139,10 @@ impl Instance {
         self.cause = Cause::from_number(record.cause);
         self.changed_ns = record.changed_ns;
         self.deadline_ms = entry.deadline_ms;
-        let lasting = matches!(self.cause, Cause::Silent | Cause::Resets | Cause::Probe);
+        let lasting = matches!(
+            self.cause,
+            Cause::Silent | Cause::Resets | Cause::Probe | Cause::PartialChecksum
+        );
         let is_suspicion = entry.state == state::SUSPECT;
         let out = is_suspicion || entry.state == state::DEAD;
         if out && lasting && self.order != Order::Takeover {
@@ -181,11 +191,12 @@ impl Instance {
         }
     }
 
-    /// What its recovery depends on.
-    pub fn signs(&self, evidence: &Evidence) -> Signs {
+    /// What its recovery depends on. `redirects`: whether its interface takes redirected frames.
+    pub fn signs(&self, evidence: &Evidence, redirects: bool) -> Signs {
         Signs {
             link_up_ns: self.link_up_ns,
             resolved: self.mac.is_some(),
+            redirects,
             probe: self.probe.verdict(),
             probed: self.config.probe.is_some(),
             heard_ns: self.vitals.heard_ns,
@@ -238,6 +249,12 @@ impl State {
         self.members = vnis
             .map(|vni| vni.instances.iter().filter_map(place).collect())
             .collect();
+    }
+
+    /// Whether copies for an instance would vanish: nothing says so later, neither a packet nor a
+    /// counter.
+    pub fn is_closed(&self, place: usize) -> bool {
+        self.is_native && self.closed.contains(&self.instances[place].ifindex)
     }
 
     /// A link by its name.

@@ -1,5 +1,7 @@
 //! Events in, actions out: what the agent decides, without a kernel and without a clock.
 
+mod ways;
+
 use std::{collections::HashMap, path::Path};
 
 use mirror_common::{
@@ -75,6 +77,9 @@ fn world() -> State {
         instances,
         members: Vec::new(),
         links: HashMap::new(),
+        closed: Default::default(),
+        closed_told: Default::default(),
+        is_native: true,
         silence: Silence::default(),
         evidence: Evidence::default(),
     };

@@ -80,6 +80,9 @@ pub struct InterfaceRow {
     pub role: String,
     /// `native` or `generic`; `none` while nothing is attached.
     pub mode: String,
+    /// Whether frames can be redirected to it natively.
+    #[serde(default)]
+    pub redirect: bool,
 }
 
 /// `instances`.

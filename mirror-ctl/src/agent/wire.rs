@@ -7,8 +7,8 @@ use tracing::{error, info, warn};
 use super::{Agent, log::LogEntry};
 use crate::{
     clock,
-    config::Role,
-    dataplane::{Announced, DataplaneError, Port, PublishedSet, far_end_complaints},
+    config::{Mode, Role},
+    dataplane::{Announced, DataplaneError, Port, PublishedSet, XdpMode, far_end_complaints},
     netlink::Link,
 };
 
@@ -42,23 +42,47 @@ impl Agent {
             .into_iter()
             .find(|(port, _)| port == name);
         if let Some((_, role)) = role {
-            self.attach(&link, role)?;
+            let mode = self.state.config.mode(name);
+            let peer = self.state.links.get(&link.peer.unwrap_or(0)).cloned();
+            self.attach(&link, peer.as_ref(), role, mode)?;
+            self.learn_mode();
         }
         Ok(())
     }
 
-    /// Attaches the role's program to a link.
-    pub(super) fn attach(&mut self, link: &Link, role: Role) -> Result<(), DataplaneError> {
+    /// Learns whether drivers redirect what clients send.
+    pub(super) fn learn_mode(&mut self) {
+        let mut ports = self.state.config.ports().into_iter();
+        self.state.is_native = ports.any(|(name, role)| {
+            let mode = |link: &Link| self.dataplane.mode(link.ifindex);
+            role == Role::VniInterface
+                && self.state.link(&name).and_then(mode) == Some(XdpMode::Native)
+        });
+    }
+
+    /// Attaches the role's program to a link. `peer`: its other end, if that is here.
+    pub(super) fn attach(
+        &mut self,
+        link: &Link,
+        peer: Option<&Link>,
+        role: Role,
+        mode: Mode,
+    ) -> Result<(), DataplaneError> {
         let before = self.dataplane.mode(link.ifindex);
         let mode = self.dataplane.attach(&Port {
             name: &link.name,
             ifindex: link.ifindex,
             role,
-            mode: self.state.config.mode(&link.name),
+            mode,
             present: link.xdp,
         })?;
         if before != Some(mode) {
-            self.complain(link);
+            for complaint in peer
+                .into_iter()
+                .flat_map(|peer| far_end_complaints(&peer.name))
+            {
+                warn!(interface = link.name, "{complaint}");
+            }
             self.log.add([LogEntry {
                 time_ns: clock::now_ns(),
                 kind: "interface".to_owned(),
@@ -72,38 +96,22 @@ impl Agent {
         Ok(())
     }
 
-    /// Says what is wrong with a link, as far as it can be seen from here.
-    fn complain(&self, link: &Link) {
-        let peer = link.peer.and_then(|peer| self.state.links.get(&peer));
-        for complaint in peer
-            .into_iter()
-            .flat_map(|peer| far_end_complaints(&peer.name))
-        {
-            warn!(interface = link.name, "{complaint}");
-        }
+    /// Writes which interface leads to which instance, and every redirect target.
+    fn write_targets(&mut self) -> Result<(), DataplaneError> {
+        self.add_targets()?;
+        self.remove_targets()
     }
 
-    /// Writes which interface leads to which instance, and every redirect target.
-    pub(super) fn write_targets(&mut self) -> Result<(), DataplaneError> {
-        let mut links = Vec::new();
+    /// The part of [`Self::write_targets`] that adds.
+    pub(super) fn add_targets(&mut self) -> Result<(), DataplaneError> {
         for instance in self.state.instances.iter().filter(|i| i.ifindex != 0) {
             self.dataplane
                 .maps
                 .set_link(instance.ifindex, instance.number)?;
-            links.push(instance.ifindex);
         }
-        self.dataplane
-            .maps
-            .retain_links(|ifindex| links.contains(&ifindex))?;
-        let mut ports = Vec::new();
-        for (name, _) in self.state.config.ports() {
-            if let Some(ifindex) = self.state.link(&name).map(|link| link.ifindex) {
-                self.dataplane.set_port(ifindex)?;
-                ports.push(ifindex);
-            }
+        for ifindex in self.port_numbers() {
+            self.dataplane.set_port(ifindex)?;
         }
-        self.dataplane
-            .retain_ports(|ifindex| ports.contains(&ifindex))?;
         // The kernel empties a devmap's slot when the interface goes away.
         let sets: Vec<PublishedSet> = self
             .book
@@ -118,6 +126,25 @@ impl Agent {
         self.dataplane.publish_sets(&changed)?;
         self.wired = sets.iter().map(|set| (set.number, set.ifindexes)).collect();
         Ok(())
+    }
+
+    /// The part of [`Self::write_targets`] that takes away.
+    pub(super) fn remove_targets(&mut self) -> Result<(), DataplaneError> {
+        let instances = &self.state.instances;
+        self.dataplane
+            .maps
+            .retain_links(|ifindex| instances.iter().any(|i| i.ifindex == ifindex))?;
+        let ports = self.port_numbers();
+        self.dataplane
+            .retain_ports(|ifindex| ports.contains(&ifindex))
+    }
+
+    /// The numbers of the configured interfaces that are there.
+    fn port_numbers(&self) -> Vec<u32> {
+        let ports = self.state.config.ports().into_iter();
+        ports
+            .filter_map(|(name, _)| Some(self.state.link(&name)?.ifindex))
+            .collect()
     }
 
     /// Takes programs off interfaces that are not configured any more.

@@ -9,7 +9,7 @@ use crate::{
     api::client::by_name,
     connections::FlowFilter,
     dataplane::{self, DataplaneError},
-    netlink::{Link, Netlink},
+    netlink::{Link, Netlink, Targets},
 };
 
 /// The status as far as the maps tell.
@@ -45,6 +45,8 @@ fn interfaces(
             instance_links.push(entry.ifindex);
         }
     }
+    let closed = Targets::open().and_then(|targets| targets.closed().ok());
+    let closed = closed.unwrap_or_default();
     let mut rows = Vec::new();
     for (ifindex, program) in dataplane::attached(pin_dir) {
         // Another network namespace may have another interface of that number.
@@ -56,6 +58,7 @@ fn interfaces(
             false => "vni",
         };
         rows.push(InterfaceRow {
+            redirect: !closed.contains(&ifindex),
             name: link.map_or_else(|| format!("#{ifindex}"), |link| link.name.clone()),
             role: role.to_owned(),
             mode: link

@@ -9,7 +9,7 @@ use mirror_common::{
 };
 
 /// The frame of a parked segment, if it is `slot`'s, whole, and beyond what the client was sent. In
-/// the handshake nothing was sent.
+/// the handshake that is a SYN-ACK, and no client minds a second one.
 pub(super) fn last_word<'a>(
     parked: &'a Parked,
     key: &FlowKey,
@@ -17,7 +17,7 @@ pub(super) fn last_word<'a>(
     slot: u8,
 ) -> Option<&'a [u8]> {
     let end = parked.end.wrapping_sub(flow.delta(slot));
-    let unsent = flow.flow.state == state::HANDSHAKE || seq::after(end, flow.sync.sent);
+    let unsent = flow.flow.state <= state::ANSWERED || seq::after(end, flow.sync.sent);
     if !parked.is_of(key, slot) || !unsent {
         return None;
     }
@@ -126,6 +126,21 @@ mod tests {
             check(&parked, 501, SLOT, true);
             check(&parked, end - 1, SLOT, true);
             check(&parked, end, SLOT, false);
+        }
+    }
+
+    #[test]
+    fn a_syn_ack_is_said_again_while_the_client_has_not_acknowledged_one() {
+        let parked = parked(false);
+        let end = 501 + PAYLOAD.len() as u32;
+        for (state, expected) in [
+            (state::HANDSHAKE, true),
+            (state::ANSWERED, true),
+            (state::ESTABLISHED, false),
+        ] {
+            let mut flow = flow(end);
+            flow.flow.state = state;
+            assert_eq!(last_word(&parked, &key(), &flow, SLOT).is_some(), expected);
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     ops::ControlFlow,
-    sync::mpsc::{Sender, channel},
+    sync::mpsc::{SyncSender, sync_channel},
     thread,
 };
 
@@ -27,6 +27,10 @@ use tracing::{debug, warn};
 
 use super::{prompt, replay};
 use crate::dataplane::{DataplaneError, FlowTable, Injector, Maps};
+
+/// Tasks that may wait. Each is a walk over the flows or a batch of reports; beyond that, whoever
+/// asks does not wait either: connections then move at their next packet.
+const TASKS_QUEUED: usize = 1_024;
 
 /// What there is to do.
 enum Task {
@@ -44,12 +48,12 @@ enum Task {
 
 /// The thread's handle; the thread ends with the last one.
 #[derive(Clone)]
-pub struct Rescuer(Sender<Task>);
+pub struct Rescuer(SyncSender<Task>);
 
 impl Rescuer {
     /// Starts the thread.
     pub fn start(maps: Maps, injector: Injector) -> std::io::Result<Self> {
-        let (sender, tasks) = channel();
+        let (sender, tasks) = sync_channel(TASKS_QUEUED);
         thread::Builder::new()
             .name("rescue".to_owned())
             .spawn(move || {
@@ -97,7 +101,7 @@ impl Rescuer {
     }
 
     fn send(&self, task: Task) {
-        if self.0.send(task).is_err() {
+        if self.0.try_send(task).is_err() {
             warn!("nobody hurries the connections that move");
         }
     }
@@ -155,7 +159,8 @@ impl Rescue {
         Ok(())
     }
 
-    /// Lets the programs take in once more the SYN-ACKs that are held for an instance's.
+    /// Lets the programs take in once more the SYN-ACKs that are held for an instance's, and those
+    /// in whose place an instance's was sent on that is lost: its own may never have been understood.
     fn release(&self, number: u32) -> Result<(), DataplaneError> {
         let mut waiting = Vec::new();
         self.maps.walk_table(FlowTable::HalfOpen, |entry| {
@@ -164,12 +169,16 @@ impl Rescue {
                 .instances
                 .iter()
                 .any(|of| u32::from(*of) == number);
-            if waits && entry.flow.state == state::HANDSHAKE {
+            if waits && entry.flow.state <= state::ANSWERED {
                 waiting.push(*entry.key);
             }
         })?;
         for key in waiting {
-            self.replay(FlowTable::HalfOpen, &key, |_, _| true)?;
+            self.replay(FlowTable::HalfOpen, &key, |flow, slot| {
+                let active = flow.instances[usize::from(flow.active) % REPLICAS];
+                let is_answered = flow.state == state::ANSWERED;
+                !is_answered || u32::from(active) == number && slot != flow.active
+            })?;
         }
         Ok(())
     }

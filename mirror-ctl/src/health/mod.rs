@@ -40,10 +40,14 @@ pub enum Cause {
     Probation = 8,
     /// It is back.
     Recovered = 9,
+    /// The interface that leads to it takes no redirected frame.
+    NoRedirect = 10,
+    /// It sends checksums that are only partly computed.
+    PartialChecksum = 11,
 }
 
 impl Cause {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::None,
         Self::Configured,
         Self::LinkDown,
@@ -54,6 +58,8 @@ impl Cause {
         Self::Unresolved,
         Self::Probation,
         Self::Recovered,
+        Self::NoRedirect,
+        Self::PartialChecksum,
     ];
 
     /// The cause's name in tables and JSON.
@@ -69,6 +75,8 @@ impl Cause {
             Self::Unresolved => "unresolved",
             Self::Probation => "probation",
             Self::Recovered => "recovered",
+            Self::NoRedirect => "no-redirect",
+            Self::PartialChecksum => "partial-checksum",
         }
     }
 

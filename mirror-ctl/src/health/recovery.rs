@@ -65,6 +65,8 @@ pub struct Signs {
     pub link_up_ns: Option<u64>,
     /// Whether its hardware address is known.
     pub resolved: bool,
+    /// Whether the interface that leads to it takes redirected frames.
+    pub redirects: bool,
     /// What its probe says, if it has one that was tried since the failure.
     pub probe: Option<bool>,
     /// Whether it has a probe.
@@ -95,10 +97,15 @@ pub fn next(failure: &Failure, signs: &Signs, now_ns: u64) -> Next {
     if failure.is_suspicion {
         return next_of_suspect(failure, signs, now_ns);
     }
-    let Some(link_up_ns) = signs.link_up_ns.filter(|_| signs.resolved) else {
+    let Some(link_up_ns) = signs
+        .link_up_ns
+        .filter(|_| signs.resolved && signs.redirects)
+    else {
         return Next::Wait;
     };
-    if signs.probed {
+    // Nothing was wrong with it but the way to it.
+    let was_away = matches!(failure.cause, Cause::Unresolved | Cause::NoRedirect);
+    if signs.probed && !was_away {
         // Back to full service at once: the probe has seen it succeed several times.
         return match signs.probe {
             Some(true) => Next::Serve,
@@ -108,8 +115,7 @@ pub fn next(failure: &Failure, signs: &Signs, now_ns: u64) -> Next {
     let heard = signs.heard_ns > failure.since_ns;
     let hold = match failure.cause {
         Cause::Silent if !heard => HOLD_UNHEARD_NS,
-        // Nothing was wrong with it.
-        Cause::Unresolved => 0,
+        _ if was_away => 0,
         _ => HOLD_NS,
     };
     let hold = hold << failure.repeats.min(DOUBLINGS_MAX);
@@ -117,9 +123,9 @@ pub fn next(failure: &Failure, signs: &Signs, now_ns: u64) -> Next {
     if now_ns.saturating_sub(calm_since) < hold {
         return Next::Wait;
     }
-    match failure.cause {
-        Cause::Unresolved => Next::Serve,
-        _ => Next::Try,
+    match was_away {
+        true => Next::Serve,
+        false => Next::Try,
     }
 }
 
@@ -162,6 +168,7 @@ mod tests {
         Signs {
             link_up_ns: Some(0),
             resolved: true,
+            redirects: true,
             probe: None,
             probed: false,
             heard_ns: 0,
@@ -198,6 +205,16 @@ mod tests {
             10 * S,
             Next::Try,
         );
+    }
+
+    #[test]
+    fn a_way_that_is_closed_is_waited_for_whatever_failed() {
+        for cause in [Cause::NoRedirect, Cause::Unresolved, Cause::Silent] {
+            check(cause, |s| s.redirects = false, 900 * S, Next::Wait);
+        }
+        check(Cause::NoRedirect, |_| {}, 0, Next::Serve);
+        check(Cause::PartialChecksum, |_| {}, S - 1, Next::Wait);
+        check(Cause::PartialChecksum, |_| {}, S, Next::Try);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use mirror_common::{LAYOUT_VERSION, instance::Vitals, limits, reason::Reason};
 
 use super::{
-    Build, ByInstance, ByInstanceReason, ByInterface, ByMap, ByReason, ByState, ByVni,
+    Build, ByInstance, ByInstanceReason, ByInterface, ByMap, ByName, ByReason, ByState, ByVni,
     ByVniInstance, ByVniReason, Metrics, set,
 };
 use crate::{
@@ -65,6 +65,7 @@ impl Metrics {
             self.map_capacity.get_or_create(&map).set(capacity.into());
         }
         self.interface_mode.clear();
+        self.interface_redirect.clear();
         for row in &view.interfaces {
             let labels = ByInterface {
                 interface: row.name.clone(),
@@ -72,6 +73,11 @@ impl Metrics {
                 mode: row.mode.clone(),
             };
             self.interface_mode.get_or_create(&labels).set(1.0);
+            let label = ByName {
+                interface: row.name.clone(),
+            };
+            let redirect = f64::from(u8::from(row.redirect));
+            self.interface_redirect.get_or_create(&label).set(redirect);
         }
     }
 

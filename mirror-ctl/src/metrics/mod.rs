@@ -93,6 +93,8 @@ metrics! {
     map_capacity: Family<ByMap, Level> = "map_capacity";
     /// How the program on an interface is attached: 1 for the mode in use.
     interface_mode: Family<ByInterface, Level> = "interface_mode";
+    /// 1 when drivers can redirect frames to the interface, 0 when copies for it would vanish.
+    interface_redirect: Family<ByName, Level> = "interface_redirect";
 
     // The instances.
 
@@ -195,6 +197,7 @@ labels! {
     ByReason { reason: &'static str }
     ByMap { map: &'static str }
     ByInterface { interface: String, role: String, mode: String }
+    ByName { interface: String }
     ByState { compute_instance: String, state: &'static str }
     ByInstance { compute_instance: String }
     ByInstanceReason { compute_instance: String, reason: &'static str }

@@ -2,8 +2,10 @@
 //! asked for once and then followed by multicast.
 
 mod message;
+mod outlet;
+mod targets;
 
-use std::{io, net::IpAddr};
+use std::{collections::BTreeSet, io, net::IpAddr};
 
 use futures_util::{StreamExt, TryStreamExt};
 use netlink_packet_core::NetlinkPayload;
@@ -17,10 +19,15 @@ use tokio::sync::mpsc;
 
 use crate::config::Mac;
 pub use message::{Address, Link, Neighbour};
+use outlet::Outlet;
+pub use targets::Targets;
 
 /// Bytes of the socket's receive buffer: a burst of changes must not push out the one that says
 /// that an instance's link is down.
 const RECEIVE_BYTES: usize = 4 << 20;
+
+/// Changes that may wait for the agent's loop. What comes then is not kept: it is asked for again.
+const CHANGES_QUEUED: usize = 4_096;
 
 /// Something changed.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +42,8 @@ pub enum Change {
     AddressAdded(Address),
     /// An address was taken from a link.
     AddressGone(Address),
+    /// These interfaces, and no others, take no redirected frame.
+    Closed(BTreeSet<u32>),
     /// Changes were lost: everything is to be asked for again.
     Lost,
 }
@@ -63,7 +72,7 @@ pub enum NetlinkError {
 
 impl Netlink {
     /// Opens a socket and follows all changes from now on.
-    pub fn open() -> Result<(Self, mpsc::UnboundedReceiver<Change>), NetlinkError> {
+    pub fn open() -> Result<(Self, mpsc::Receiver<Change>), NetlinkError> {
         let groups = [
             MulticastGroup::Link,
             MulticastGroup::Neigh,
@@ -76,8 +85,7 @@ impl Netlink {
             .socket_mut()
             .set_rx_buf_sz(RECEIVE_BYTES)?;
         tokio::spawn(connection);
-        // Not bounded: the kernel's own buffer is, and the task only parses.
-        let (sender, receiver) = mpsc::unbounded_channel();
+        let (mut outlet, receiver) = Outlet::new(CHANGES_QUEUED);
         tokio::spawn(async move {
             while let Some((message, _)) = messages.next().await {
                 let change = match message.payload {
@@ -85,9 +93,7 @@ impl Netlink {
                     NetlinkPayload::Overrun(_) => Some(Change::Lost),
                     _ => None,
                 };
-                if let Some(change) = change
-                    && sender.send(change).is_err()
-                {
+                if change.is_some_and(|change| outlet.hand_on(change).is_err()) {
                     break;
                 }
             }

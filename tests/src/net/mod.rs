@@ -5,6 +5,7 @@ mod address;
 pub mod ethtool;
 mod link;
 pub mod sysctl;
+pub mod xdp;
 
 pub use address::MacAddr;
 pub use link::{End, Net, configure};

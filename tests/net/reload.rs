@@ -1,0 +1,113 @@
+//! A configuration is in force as a whole, or the one before it is.
+
+use std::collections::BTreeMap;
+
+use testbed::agent::{Agent, Event};
+use testbed::clock::wait_until;
+use testbed::net::xdp;
+use testbed::topology::Family;
+use testbed::topology::config::{Config, VniConfig};
+
+use crate::support::{LIMIT, Site, check_whole, wait_replies};
+
+/// What is in force, as far as it can be seen: programs, instances, addresses.
+fn in_force(agent: &Agent<'_>) -> (BTreeMap<String, String>, Vec<String>, String) {
+    let interfaces = agent.status().unwrap().interfaces.into_iter();
+    let instances = agent.instances().unwrap().into_iter();
+    (
+        interfaces.map(|i| (i.name, i.mode)).collect(),
+        instances
+            .map(|i| format!("{} {}", i.name, i.state))
+            .collect(),
+        agent.text(&["config", "show"]).unwrap(),
+    )
+}
+
+/// Another configuration is refused, for a reason, while connections go on and new ones are made.
+#[track_caller]
+fn check_refused(site: &Site, change: impl Fn(&mut Config), reason: &str) {
+    let mut config = site.topology.config();
+    config.instance.truncate(2);
+    let agent = site.agent(&config);
+    let mut client = site.client(Family::V4, 20);
+    agent.wait_warm(20, LIMIT).unwrap();
+    let before = in_force(&agent);
+
+    let mut wanted = site.topology.config();
+    // What could be done must not be done either.
+    wanted.instance[0].weight = 1;
+    change(&mut wanted);
+    let new = site.topology.dir().join("new.toml");
+    wanted.write(&new).unwrap();
+    let applied = agent.verb(&["apply", "-f", new.to_str().unwrap()]).output();
+    wanted.write(agent.file()).unwrap();
+    let reloaded = agent.verb(&["reload"]).output();
+    for output in [applied.unwrap(), reloaded.unwrap()] {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(reason), "{said}");
+    }
+    agent.hang_up().unwrap();
+    wait_until("word of the signal", LIMIT, || {
+        let said = agent.said();
+        let told = said
+            .lines()
+            .filter(|line| line.contains("the running configuration stays"));
+        Ok((told.count() == 2).then_some(()))
+    })
+    .unwrap();
+
+    assert_eq!(in_force(&agent), before);
+    let told: Vec<Event> = agent.json(&["events", "--kind", "configuration"]).unwrap();
+    assert_eq!(told.len(), 1, "{told:?}");
+    wait_replies(&mut client, 300);
+    check_whole(&site.client(Family::V6, 10).finish().unwrap(), 10);
+    check_whole(&client.finish().unwrap(), 20);
+    // Its file is taken up by the unload.
+    config.write(agent.file()).unwrap();
+}
+
+#[test]
+fn an_occupied_interface_keeps_the_running_configuration() {
+    let site = Site::new(3);
+    let link = site.topology.instances[2].link.clone();
+    let occupied = site
+        .topology
+        .host
+        .run(|| xdp::occupy(&link))
+        .unwrap()
+        .unwrap();
+    let reason = format!("interface {link}: another XDP program");
+    check_refused(&site, |_| {}, &reason);
+    drop(occupied);
+}
+
+#[test]
+fn an_unknown_interface_keeps_the_running_configuration() {
+    let site = Site::new(3);
+    let change = |config: &mut Config| {
+        config.vni.push(VniConfig {
+            name: "other".into(),
+            addresses: vec!["10.77.0.101".into()],
+            interfaces: vec!["nowhere".into()],
+            ..config.vni[0].clone()
+        });
+    };
+    check_refused(&site, change, "there is no interface \"nowhere\"");
+}
+
+/// The first is put in another mode before the second fails.
+#[test]
+fn what_was_attached_before_the_failure_is_as_it_was() {
+    let site = Site::new(3);
+    let link = site.topology.instances[2].link.clone();
+    let occupied = site
+        .topology
+        .host
+        .run(|| xdp::occupy(&link))
+        .unwrap()
+        .unwrap();
+    let change = |config: &mut Config| *config = config.clone().with_mode("generic");
+    check_refused(&site, change, "another XDP program");
+    drop(occupied);
+}

@@ -1,0 +1,77 @@
+//! Somebody else's XDP program on an interface.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use nix::net::if_::if_nametoindex;
+
+const PROG_LOAD: libc::c_long = 5;
+const LINK_CREATE: libc::c_long = 28;
+const PROG_TYPE_XDP: u32 = 6;
+const ATTACH_XDP: u32 = 37;
+/// `r0 = XDP_PASS; exit`
+const PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
+
+/// The start of `union bpf_attr` for `BPF_PROG_LOAD`.
+#[repr(C)]
+struct Load {
+    program_type: u32,
+    instructions: u32,
+    code: u64,
+    license: u64,
+}
+
+/// The start of `union bpf_attr` for `BPF_LINK_CREATE`.
+#[repr(C)]
+struct Create {
+    program: u32,
+    ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Attaches a program that passes everything to an interface of the calling thread's namespace,
+/// in whichever mode there is. It is there for as long as the returned handle.
+pub fn occupy(device: &str) -> Result<OwnedFd> {
+    let ifindex = if_nametoindex(device).with_context(|| format!("no interface {device}"))?;
+    let load = Load {
+        program_type: PROG_TYPE_XDP,
+        instructions: PASS.len() as u32,
+        code: PASS.as_ptr() as u64,
+        license: c"MIT".as_ptr() as u64,
+    };
+    // SAFETY: `Load` is what the command reads, without padding; both addresses in it are of
+    // constants: as many instructions as it says, and a C string.
+    let program = unsafe { bpf(PROG_LOAD, &load) }.context("load a program")?;
+    let create = Create {
+        program: program.as_raw_fd().cast_unsigned(),
+        ifindex,
+        attach_type: ATTACH_XDP,
+        flags: 0,
+    };
+    // SAFETY: `Create` is what the command reads, without padding, and holds no address.
+    unsafe { bpf(LINK_CREATE, &create) }.with_context(|| format!("occupy {device}"))
+}
+
+/// Runs one command that makes a descriptor.
+///
+/// # Safety
+/// `T` must be the command's part of `union bpf_attr`, `repr(C)` and without padding, with every
+/// address in it valid for the call.
+unsafe fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel reads `size_of::<T>()` bytes; the rest is the caller's obligation.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attr),
+            size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
+}
