@@ -9,6 +9,7 @@ mod divergence;
 mod events;
 mod flows;
 mod handshake;
+mod input;
 mod links;
 mod metrics;
 mod mirrors;

@@ -16,6 +16,8 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, time::timeout};
 
+use crate::dataplane::with_sudo;
+
 use super::{
     handlers::Problem,
     sse::{Message, Parser},
@@ -35,6 +37,17 @@ pub enum ClientError {
          or name its socket with --socket)", path.display()
     )]
     NotRunning {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The socket is somebody else's.
+    #[error(
+        "{} may be used by its owner only, and by the group that `[agent] group` names: {source}; \
+         type `{}`", path.display(), with_sudo()
+    )]
+    NotPermitted {
         /// The socket.
         path: PathBuf,
         /// Why.
@@ -112,12 +125,13 @@ async fn send(
     path: &str,
     body: Bytes,
 ) -> Result<Response<Incoming>, ClientError> {
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|source| ClientError::NotRunning {
-            path: socket.to_owned(),
-            source,
-        })?;
+    let stream = UnixStream::connect(socket).await.map_err(|source| {
+        let path = socket.to_owned();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => ClientError::NotPermitted { path, source },
+            _ => ClientError::NotRunning { path, source },
+        }
+    })?;
     let answer = timeout(ANSWER_MAX, exchange(stream, method, path, body)).await;
     let answer = answer
         .map_err(|_| broken(socket, format!("none within {} s", ANSWER_MAX.as_secs())))?

@@ -12,15 +12,19 @@ const LOG_LINES: usize = 20;
 pub enum DataplaneError {
     /// A capability is missing.
     #[error(
-        "missing {capabilities}: run as root, or with these capabilities \
-         (e.g. AmbientCapabilities= of the service)"
+        "missing {capabilities}: run as root (`{}`), or with these capabilities \
+         (e.g. AmbientCapabilities= of the service)",
+        with_sudo()
     )]
     Capabilities {
         /// Names of those that are missing.
         capabilities: String,
     },
     /// The kernel cannot run the programs.
-    #[error("Linux {found} is too old: {feature} needs {needed} or later")]
+    #[error(
+        "Linux {found} is too old: {needed} or later is needed, which brought {feature}; boot a \
+         newer kernel"
+    )]
     Kernel {
         /// The running version.
         found: String,
@@ -32,7 +36,7 @@ pub enum DataplaneError {
     /// The kernel has no type information.
     #[error(
         "{path} is missing: the kernel must be built with CONFIG_DEBUG_INFO_BTF=y \
-         (all current distributions' are)"
+         (all current distributions' are); boot one that is"
     )]
     NoBtf {
         /// Where it should be.
@@ -54,6 +58,12 @@ pub enum DataplaneError {
     Locked {
         /// Which pins.
         pin_dir: PathBuf,
+    },
+    /// The pins are root's.
+    #[error("{}: permission denied; type `{}`", path.display(), with_sudo())]
+    Permission {
+        /// Which pins.
+        path: PathBuf,
     },
     /// Nothing is pinned.
     #[error("nothing is loaded: no pinned dataplane in {}", pin_dir.display())]
@@ -88,7 +98,9 @@ pub enum DataplaneError {
         reason: String,
     },
     /// There is no such interface.
-    #[error("there is no interface {name:?} in this network namespace")]
+    #[error(
+        "there is no interface {name:?} in this network namespace (`ip link` lists those there are)"
+    )]
     UnknownInterface {
         /// Its name.
         name: String,
@@ -107,7 +119,10 @@ pub enum DataplaneError {
         program: Option<u32>,
     },
     /// A program cannot be attached.
-    #[error("interface {interface}: XDP cannot be attached ({mode}): {source}")]
+    #[error(
+        "interface {interface}: XDP cannot be attached ({mode}): {source}{}",
+        native_remedy(mode)
+    )]
     Attach {
         /// Where.
         interface: String,
@@ -144,6 +159,21 @@ pub enum DataplaneError {
         /// How many there can be.
         limit: u32,
     },
+}
+
+fn native_remedy(mode: &str) -> &'static str {
+    match mode {
+        "native" => "; its driver may have no XDP: `mode = \"generic\"` or `\"auto\"` needs none",
+        _ => "",
+    }
+}
+
+/// The command that was typed, as it is to be typed by who is not root.
+pub fn with_sudo() -> String {
+    std::iter::once("sudo".to_owned())
+        .chain(std::env::args())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// An error with all its causes, none of them twice: some errors name their cause themselves.

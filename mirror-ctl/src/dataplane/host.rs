@@ -18,9 +18,14 @@ use tracing::{info, warn};
 
 use super::{DataplaneError, error::PathContext};
 
-/// The first kernel that has everything the programs use, and what it brought.
-const KERNEL_MIN: (u32, u32) = (5, 18);
-const KERNEL_FEATURE: &str = "XDP broadcast redirect to devmap programs with fragments";
+/// The first kernel that runs the programs safely, and what it brought. They would load from 5.18
+/// on (`bpf_xdp_load_bytes`, devmap programs for frames with fragments); but up to 6.8 a broadcast
+/// to a devmap that is freed meanwhile, as a retired replica set's is, crashes the kernel
+/// (CVE-2024-36937, `xdp_do_redirect`, net/core/filter.c). Some distributions have mended older
+/// ones, which their version does not tell.
+const KERNEL_MIN: (u32, u32) = (6, 9);
+const KERNEL_FEATURE: &str =
+    "a broadcast redirect that survives the removal of its devmap (CVE-2024-36937)";
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 const BPFFS: &str = "/sys/fs/bpf";
 
@@ -29,10 +34,26 @@ pub(super) fn check() -> Result<(), DataplaneError> {
     capabilities(&fs::read_to_string("/proc/self/status").path("read", "/proc/self/status")?)?;
     let release = uname().map(|name| name.release().to_string_lossy().into_owned());
     kernel(&release.unwrap_or_default())?;
-    if !Path::new(BTF).exists() {
-        return Err(DataplaneError::NoBtf { path: BTF });
+    type_information(BTF)
+}
+
+fn type_information(path: &'static str) -> Result<(), DataplaneError> {
+    match Path::new(path).exists() {
+        true => Ok(()),
+        false => Err(DataplaneError::NoBtf { path }),
     }
-    Ok(())
+}
+
+/// Says what to type when an operation on the pins is not permitted.
+pub(super) fn check_permitted(pin_dir: &Path) -> Result<(), DataplaneError> {
+    match fs::metadata(pin_dir.join("maps")) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(DataplaneError::Permission {
+                path: pin_dir.to_owned(),
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads the effective capabilities from the text of `/proc/self/status`.
@@ -207,18 +228,45 @@ mod tests {
         let none = capabilities("CapEff:\t0000000000000000\n").unwrap_err();
         assert_eq!(
             none.to_string(),
-            "missing CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF: run as root, or with these \
-             capabilities (e.g. AmbientCapabilities= of the service)"
+            format!(
+                "missing CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF: run as root (`{}`), or with these \
+                 capabilities (e.g. AmbientCapabilities= of the service)",
+                super::super::with_sudo()
+            )
         );
     }
 
     #[test]
     fn old_kernels_are_refused() {
-        for release in ["5.18.0", "6.1.0-13-amd64", "6.18", "10.0"] {
+        for release in ["6.9.0", "6.12.0-13-amd64", "6.18", "10.0"] {
             assert!(kernel(release).is_ok(), "{release}");
         }
-        for release in ["5.17.9", "4.19.0", "", "x"] {
+        for release in ["6.8.12", "5.18.0", "4.19.0", "", "x"] {
             assert!(kernel(release).is_err(), "{release}");
         }
+        assert_eq!(
+            kernel("6.1.0-13-amd64").unwrap_err().to_string(),
+            "Linux 6.1.0-13-amd64 is too old: 6.9 or later is needed, which brought a broadcast \
+             redirect that survives the removal of its devmap (CVE-2024-36937); boot a newer kernel"
+        );
+    }
+
+    #[test]
+    fn the_readme_names_the_same_kernel() {
+        let (major, minor) = KERNEL_MIN;
+        let readme = include_str!("../../../README.md");
+        assert!(readme.contains(&format!("Linux {major}.{minor} or later")));
+    }
+
+    #[test]
+    fn a_kernel_without_type_information_is_refused() {
+        assert!(type_information("/proc/self/status").is_ok());
+        assert_eq!(
+            type_information("/nowhere/vmlinux")
+                .unwrap_err()
+                .to_string(),
+            "/nowhere/vmlinux is missing: the kernel must be built with CONFIG_DEBUG_INFO_BTF=y \
+             (all current distributions' are); boot one that is"
+        );
     }
 }

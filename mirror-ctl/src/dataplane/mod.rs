@@ -26,7 +26,7 @@ use tracing::{info, warn};
 
 pub use attach::{Port, XdpMode};
 pub use debug::ProgramLog;
-pub use error::{DataplaneError, chain};
+pub use error::{DataplaneError, chain, with_sudo};
 pub use events::Events;
 pub use flows::{Entry, FlowTable};
 pub use inject::Injector;
@@ -146,6 +146,7 @@ fn programs(pins: &Pins, shapes: &Shapes, log_level: u8) -> Result<Programs, Dat
 /// Opens the maps of a dataplane that is pinned, whoever keeps it.
 pub fn read(pin_dir: &Path) -> Result<Maps, DataplaneError> {
     let pins = Pins::new(pin_dir);
+    host::check_permitted(pin_dir)?;
     check_layout(&pins)?;
     Maps::open(&pins)
 }
@@ -175,6 +176,7 @@ pub fn is_loaded(pin_dir: &Path) -> bool {
 /// `before` gets their list, when it can be read.
 pub fn unload(pin_dir: &Path, before: impl FnOnce(&[Announced])) -> Result<(), DataplaneError> {
     let pins = Pins::new(pin_dir);
+    host::check_permitted(pin_dir)?;
     if !pin_dir.exists() || !host::on_bpffs(pin_dir) {
         return Err(DataplaneError::NotLoaded {
             pin_dir: pin_dir.to_owned(),
