@@ -8,27 +8,44 @@ use testbed::topology::Family;
 
 use crate::support::alone;
 
-/// The bounds of the demo are for the demo; a test fails when a connection is
-/// harmed or left hanging, not when the machine is busy.
-const STALL_P99_MS_MAX: f64 = 1_000.0;
+/// The demo's bound for unplanned takeovers. Few connections keep it within reach of a machine
+/// that is busy with something else.
+const STALL_P99_MS_MAX: f64 = 300.0;
+
+/// Attempts at the stall: one that is due to the machine does not come again and again.
+const ATTEMPTS: usize = 3;
 
 #[track_caller]
 fn check(fault: Fault, family: Family, mode: &str) {
-    let _alone = alone();
-    let plan = Plan {
+    check_plan(&Plan {
         family,
         mode: mode.into(),
         before: Duration::from_millis(500),
         after: Duration::from_millis(1_500),
-        stall_p99_ms_max: STALL_P99_MS_MAX,
         ..Plan::new(fault, 20)
+    });
+}
+
+/// No connection is harmed in any attempt, and in one of them none stalls for too long.
+#[track_caller]
+fn check_plan(plan: &Plan) {
+    let _alone = alone();
+    let plan = Plan {
+        stall_p99_ms_max: STALL_P99_MS_MAX,
+        ..plan.clone()
     };
-    let outcome = scenario::run(&plan, &mut Unwatched).unwrap();
-    assert!(
-        outcome.misses().is_empty(),
-        "{:?} {outcome:?}",
-        outcome.misses()
-    );
+    let mut stalls = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let outcome = scenario::run(&plan, &mut Unwatched).unwrap();
+        let misses = outcome.misses();
+        if misses.is_empty() {
+            return;
+        }
+        let harm = misses.iter().any(|miss| !miss.starts_with("stall"));
+        assert!(!harm, "{misses:?} {outcome:?}");
+        stalls.push(outcome.stall_ms);
+    }
+    panic!("stalls for longer than {STALL_P99_MS_MAX} ms, {ATTEMPTS} times: {stalls:?}");
 }
 
 macro_rules! each_fault {
@@ -68,16 +85,8 @@ each_fault! {
 
 #[test]
 fn three_replicas() {
-    let _alone = alone();
-    let plan = Plan {
+    check_plan(&Plan {
         mirrors: 2,
-        stall_p99_ms_max: STALL_P99_MS_MAX,
         ..Plan::new(Fault::Killed, 20)
-    };
-    let outcome = scenario::run(&plan, &mut Unwatched).unwrap();
-    assert!(
-        outcome.misses().is_empty(),
-        "{:?} {outcome:?}",
-        outcome.misses()
-    );
+    });
 }
