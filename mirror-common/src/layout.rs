@@ -20,10 +20,10 @@ macro_rules! assert_offsets {
     ($type:ident { $($field:ident: $offset:expr),+ $(,)? }) => {
         const _: () = {
             $(assert!(offset_of!($type, $field) == $offset);)+
-            #[allow(dead_code, reason = "its pattern is what counts: it names every field")]
-            const fn every_field(value: &$type) {
+            // The pattern names every field.
+            let _: fn(&$type) = |value| {
                 let $type { $($field: _),+ } = value;
-            }
+            };
         };
     };
 }

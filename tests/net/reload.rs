@@ -1,6 +1,8 @@
 //! A configuration is in force as a whole, or the one before it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
 
 use testbed::agent::{Agent, Event};
 use testbed::clock::wait_until;
@@ -10,8 +12,16 @@ use testbed::topology::config::{Config, VniConfig};
 
 use crate::support::{LIMIT, Site, check_whole, wait_replies};
 
-/// What is in force, as far as it can be seen: programs, instances, addresses.
-fn in_force(agent: &Agent<'_>) -> (BTreeMap<String, String>, Vec<String>, String) {
+/// What is in force, as far as it can be seen: programs, instances, configuration, attached links.
+type InForce = (
+    BTreeMap<String, String>,
+    Vec<String>,
+    String,
+    BTreeSet<OsString>,
+);
+
+fn in_force(site: &Site, agent: &Agent<'_>) -> InForce {
+    let links = fs::read_dir(site.topology.pin_dir().join("links")).unwrap();
     let interfaces = agent.status().unwrap().interfaces.into_iter();
     let instances = agent.instances().unwrap().into_iter();
     (
@@ -20,18 +30,31 @@ fn in_force(agent: &Agent<'_>) -> (BTreeMap<String, String>, Vec<String>, String
             .map(|i| format!("{} {}", i.name, i.state))
             .collect(),
         agent.text(&["config", "show"]).unwrap(),
+        links.map(|link| link.unwrap().file_name()).collect(),
     )
 }
 
 /// Another configuration is refused, for a reason, while connections go on and new ones are made.
 #[track_caller]
 fn check_refused(site: &Site, change: impl Fn(&mut Config), reason: &str) {
+    check_refused_after(site, || {}, change, reason);
+}
+
+/// `prepare`: what happens after the start.
+#[track_caller]
+fn check_refused_after(
+    site: &Site,
+    prepare: impl Fn(),
+    change: impl Fn(&mut Config),
+    reason: &str,
+) {
     let mut config = site.topology.config();
     config.instance.truncate(2);
     let agent = site.agent(&config);
     let mut client = site.client(Family::V4, 20);
     agent.wait_warm(20, LIMIT).unwrap();
-    let before = in_force(&agent);
+    let before = in_force(site, &agent);
+    prepare();
 
     let mut wanted = site.topology.config();
     // What could be done must not be done either.
@@ -57,7 +80,7 @@ fn check_refused(site: &Site, change: impl Fn(&mut Config), reason: &str) {
     })
     .unwrap();
 
-    assert_eq!(in_force(&agent), before);
+    assert_eq!(in_force(site, &agent), before);
     let told: Vec<Event> = agent.json(&["events", "--kind", "configuration"]).unwrap();
     assert_eq!(told.len(), 1, "{told:?}");
     wait_replies(&mut client, 300);
@@ -110,4 +133,18 @@ fn what_was_attached_before_the_failure_is_as_it_was() {
     let change = |config: &mut Config| *config = config.clone().with_mode("generic");
     check_refused(&site, change, "another XDP program");
     drop(occupied);
+}
+
+/// Instances and targets are written, programs attached; then the tables cannot be.
+#[test]
+fn a_failure_in_the_middle_is_taken_back() {
+    let site = Site::new(3);
+    let steering = site.topology.pin_dir().join("maps/STEERING");
+    let prepare = || xdp::freeze(&steering).unwrap();
+    check_refused_after(
+        &site,
+        prepare,
+        |_| {},
+        "maps/STEERING: Operation not permitted",
+    );
 }

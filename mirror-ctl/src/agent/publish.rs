@@ -100,8 +100,9 @@ impl Agent {
                 continue;
             };
             let decision = self.decide(vni, members, published);
-            let (numbers, new) = number_sets(&mut self.book, &decision, &self.state, members)?;
-            fresh.extend(new);
+            let numbers = number_sets(&mut self.book, &decision, &self.state, members)?;
+            // Not those that the book did not know: an attempt before may have failed in between.
+            fresh.extend(numbers.iter().filter(|n| !self.wired.contains_key(n)));
             let table = decision.steering(&numbers, &published.table);
             if table != published.table {
                 tables.push((published.number, table.clone()));
@@ -210,30 +211,26 @@ fn parts(table: &[u32]) -> BTreeMap<u32, f64> {
     parts
 }
 
-/// Numbers of a decision's sets, and which of them are new.
+/// Numbers of a decision's sets.
 fn number_sets(
     book: &mut super::sets::SetBook,
     decision: &Decision,
     state: &super::state::State,
     members: &[usize],
-) -> Result<(Vec<u32>, Vec<u32>), DataplaneError> {
+) -> Result<Vec<u32>, DataplaneError> {
     let mut numbers = Vec::new();
-    let mut fresh = Vec::new();
     for set in &decision.plan.sets {
         let instances: Vec<u16> = set
             .iter()
             .map(|&position| state.instances[members[position as usize]].number as u16)
             .collect();
-        let (number, is_new) = book.number(&instances).ok_or(DataplaneError::Full {
+        let (number, _) = book.number(&instances).ok_or(DataplaneError::Full {
             what: "replica set (old ones live until their flows end)",
             limit: mirror_common::limits::REPLICA_SETS,
         })?;
         numbers.push(number);
-        if is_new {
-            fresh.push(number);
-        }
     }
-    Ok((numbers, fresh))
+    Ok(numbers)
 }
 
 fn vni_entry(vni: &config::Vni, number: u16, address: u8) -> vni::Vni {

@@ -107,7 +107,7 @@ pub async fn start(file: &Path, config: Config, log_programs: u8) -> Result<Star
         book: SetBook::of(&dataplane.sets()?, now_ns),
         dataplane,
         netlink,
-        targets: targets.clone(),
+        targets,
         published: HashMap::new(),
         wired: HashMap::new(),
         broken: HashSet::new(),

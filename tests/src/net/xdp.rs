@@ -1,12 +1,17 @@
 //! Somebody else's XDP program on an interface.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::net::if_::if_nametoindex;
 
 const PROG_LOAD: libc::c_long = 5;
+const OBJ_GET: libc::c_long = 7;
+const MAP_FREEZE: libc::c_long = 22;
 const LINK_CREATE: libc::c_long = 28;
 const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
@@ -54,12 +59,39 @@ pub fn occupy(device: &str) -> Result<OwnedFd> {
     unsafe { bpf(LINK_CREATE, &create) }.with_context(|| format!("occupy {device}"))
 }
 
+/// Makes every later write of user space to a pinned map fail; programs go on writing.
+pub fn freeze(pin: &Path) -> Result<()> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    // `pathname` of BPF_OBJ_GET.
+    let name = path.as_ptr() as u64;
+    // SAFETY: the command reads one address, of a C string that outlives the call; the rest of
+    // its attributes are taken as zero.
+    let map = unsafe { bpf(OBJ_GET, &name) }.with_context(|| format!("open {}", pin.display()))?;
+    let fd = map.as_raw_fd().cast_unsigned();
+    // SAFETY: the command reads one descriptor.
+    let result = unsafe { raw(MAP_FREEZE, &fd) };
+    result
+        .map(drop)
+        .with_context(|| format!("freeze {}", pin.display()))
+}
+
 /// Runs one command that makes a descriptor.
 ///
 /// # Safety
 /// `T` must be the command's part of `union bpf_attr`, `repr(C)` and without padding, with every
 /// address in it valid for the call.
 unsafe fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's obligation.
+    let result = unsafe { raw(command, attr) }?;
+    // SAFETY: the kernel just made this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(result) })
+}
+
+/// Runs one command.
+///
+/// # Safety
+/// As of [`bpf`].
+unsafe fn raw<T>(command: libc::c_long, attr: &T) -> io::Result<i32> {
     // SAFETY: the kernel reads `size_of::<T>()` bytes; the rest is the caller's obligation.
     let result = unsafe {
         libc::syscall(
@@ -72,6 +104,5 @@ unsafe fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel just made this descriptor, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
+    Ok(result as i32)
 }
