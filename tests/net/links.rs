@@ -8,7 +8,7 @@ use testbed::clock::wait_until;
 use testbed::net::ethtool::{self, Offload};
 use testbed::topology::{Family, HOST_LINK};
 
-use crate::support::{LIMIT, Site, check_whole};
+use crate::support::{LIMIT, Site, check_whole, wait_replies};
 
 /// Less than a SYN's first retransmission.
 const CONNECT_MS_MAX: f64 = 700.0;
@@ -65,12 +65,12 @@ fn an_end_without_gro_is_named_and_not_used_until_it_is_mended() {
     switch(&site, 0, Offload::GenericReceive, true);
     wait_state(&agent, "a", "up", "recovered");
     assert_eq!(closed(&agent), [""; 0]);
-    let client = site.client(Family::V4, 20);
+    let mut client = site.client(Family::V4, 20);
     agent.wait_warm(20, LIMIT).unwrap();
     // It goes off under traffic.
     switch(&site, 0, Offload::GenericReceive, false);
     wait_state(&agent, "a", "dead", "no-redirect");
-    std::thread::sleep(Duration::from_millis(300));
+    wait_replies(&mut client, 200);
     check_whole(&client.finish().unwrap(), 20);
     let told = agent.said().matches("no packet reaches instance").count();
     assert_eq!(told, 2, "once each time");
