@@ -110,6 +110,7 @@ assert_offsets!(Replica {
     window_scale: 35,
     options: 36,
     pad: 37,
+    sum: 38,
 });
 assert_offsets!(ReplicaSet {
     instances: 0,
