@@ -3,6 +3,7 @@
 //! Each verb is one file; each does the set-up it needs. Exit codes: 0 done, 1 failed,
 //! 2 not started because of how it was called (usage, missing right, missing tool).
 
+mod bench;
 mod build;
 mod command;
 mod demo;
@@ -34,6 +35,7 @@ Examples:
   cargo xtask demo                 watch connections survive the death of their server
   cargo xtask test                 every test, with the set-up it needs
   cargo xtask sim --seeds 100000   the protocol in a simulated world that fails in every way
+  cargo xtask bench steering       what a packet costs
   cargo xtask setup --check        what is missing, without changing anything
 
 Exit codes: 0 done, 1 failed, 2 called wrongly or a precondition is missing (root, a tool).";
@@ -47,6 +49,7 @@ enum Verb {
     Test(test::Args),
     Demo(demo::Args),
     Sim(sim::Args),
+    Bench(bench::Args),
     Load(host::LoadArgs),
     Unload(host::UnloadArgs),
     Status(host::StatusArgs),
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Sim(args) => sim::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Load(args) => host::load(&args),
         Verb::Unload(args) => host::unload(&args),
         Verb::Status(args) => host::status(&args),

@@ -82,6 +82,29 @@ impl Apt {
             .with_context(|| format!("apt-get download left no {name}_*.deb"))
     }
 
+    /// Fetches packages and what they depend on, as far as the system does not have it already.
+    pub(super) fn download_with_dependencies(
+        &self,
+        names: &[&str],
+        mut on_state: impl FnMut(&str),
+    ) -> Result<Vec<PathBuf>> {
+        let mut get = self.run("apt-get");
+        get.args(["install", "--download-only", "--assume-yes"])
+            .args(["--no-install-recommends", "--option=APT::Status-Fd=2"])
+            // The system's own list of what is installed, which is only read.
+            .args(["--option=Dir::State::status=/var/lib/dpkg/status"])
+            .args(["--option=Debug::NoLocking=1"])
+            .args(names);
+        command::quiet(&mut get, None, |piece| {
+            on_state(&percent(piece).unwrap_or_default())
+        })?;
+        let folder = self.dir.join("cache/archives");
+        let files = fs::read_dir(&folder)?.flatten().map(|entry| entry.path());
+        Ok(files
+            .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .collect())
+    }
+
     fn run(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
@@ -96,7 +119,7 @@ impl Apt {
     }
 }
 
-/// Unpacks part of a package: the rest is often ten times as much.
+/// Unpacks part of a package, since the rest is often ten times as much; without patterns, all of it.
 pub(super) fn unpack(deb: &Path, into: &Path, patterns: &[String]) -> Result<()> {
     fs::create_dir_all(into).with_context(|| format!("make {}", into.display()))?;
     let mut dpkg = Command::new("dpkg-deb");

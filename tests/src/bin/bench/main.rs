@@ -1,0 +1,145 @@
+//! `bench`: what the dataplane costs, against what one would use instead, both in one run.
+
+mod assemble;
+mod frame;
+mod machine;
+mod report;
+mod rig;
+mod stats;
+mod steering;
+mod sys;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use machine::Machine;
+use report::Results;
+use serde::Serialize;
+use testbed::cleanup;
+
+/// Measures the dataplane against bare programs and against what one would use instead: in pairs that take
+/// turns, after a warm-up, on one processor, both sides in one run. A peer that is not there is named.
+#[derive(Parser)]
+#[command(
+    name = "bench",
+    version,
+    after_help = "\
+Examples:
+  bench                              everything
+  bench steering                     one of them
+  bench steering --quick             a few rounds: does it run at all?
+  bench --json results.json          and the numbers in a file
+  bench --list                       what there is"
+)]
+struct Cli {
+    /// What to measure; default all.
+    #[arg(value_name = "NAME")]
+    names: Vec<Name>,
+    /// Write the results here.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Say what there is, and measure nothing.
+    #[arg(long)]
+    list: bool,
+    /// Few and short rounds.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// A bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Name {
+    /// Cost of a packet in each program
+    Steering,
+}
+
+impl Name {
+    const ALL: &'static [Self] = &[Self::Steering];
+
+    fn about(self) -> &'static str {
+        match self {
+            Self::Steering => "steering   ns per packet by BPF_PROG_TEST_RUN, 1 to 10^6 flows",
+        }
+    }
+
+    fn run(self, effort: Effort) -> Result<Results> {
+        match self {
+            Self::Steering => steering::run(effort),
+        }
+    }
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    /// Pairs.
+    pub(crate) rounds: usize,
+    /// Packets of one side of a pair.
+    pub(crate) packets: u32,
+}
+
+impl Effort {
+    const FULL: Self = Self {
+        rounds: 21,
+        packets: 200_000,
+    };
+    const QUICK: Self = Self {
+        rounds: 3,
+        packets: 20_000,
+    };
+}
+
+#[derive(Serialize)]
+struct Document {
+    machine: Machine,
+    version: &'static str,
+    benches: Vec<Results>,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    if cli.list {
+        for name in Name::ALL {
+            println!("{}", name.about());
+        }
+        return Ok(());
+    }
+    cleanup::install()?;
+    let names = match cli.names.as_slice() {
+        [] => Name::ALL,
+        names => names,
+    };
+    let effort = if cli.quick { Effort::QUICK } else { Effort::FULL };
+    let mut document = Document {
+        machine: Machine::detect(),
+        version: env!("CARGO_PKG_VERSION"),
+        benches: Vec::new(),
+    };
+    let Machine { kernel, cpu, cpus } = &document.machine;
+    println!("Linux {kernel}, {cpus} x {cpu}");
+    for name in names {
+        let before = machine::load();
+        let mut results = name.run(effort).with_context(|| format!("{name:?}"))?;
+        results.load = [before, machine::load()];
+        results.print();
+        document.benches.push(results);
+        if let Some(path) = &cli.json {
+            // After each, so that a bench that fails costs only itself.
+            let text = serde_json::to_string_pretty(&document).context("results")?;
+            fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))?;
+        }
+    }
+    Ok(())
+}

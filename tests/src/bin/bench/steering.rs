@@ -1,0 +1,275 @@
+//! What the programs cost per packet, by `BPF_PROG_TEST_RUN`.
+//!
+//! A repetition goes on with the packet that the one before left, so each packet is made anew by a feeder
+//! (`assemble`), which then calls the program. What the feeder takes is measured in the same round with an empty
+//! program behind it and subtracted.
+
+use std::os::fd::AsFd;
+
+use anyhow::{Result, ensure};
+use mirror_common::reason::Reason;
+use testbed::netns::Namespace;
+
+use crate::assemble::{self, Feed, Feeder, Then, XDP_PASS};
+use crate::frame::{HEADERS, Segment, bit};
+use crate::report::{Goal, Results, Row};
+use crate::rig::{self, Rig, from_client, from_replica};
+use crate::stats::Spread;
+use crate::{Effort, machine, sys};
+
+const METHOD: &str = "per packet by BPF_PROG_TEST_RUN on one processor, packet made anew each time, \
+    less the same with an empty program; ratio: to a plain redirect";
+const CLIENT_OFFSET_IN: i16 = 26;
+const CLIENT_OFFSET_OUT: i16 = 30;
+/// Of a packet with data.
+const PAYLOAD: usize = 10;
+const FEW: u32 = 1;
+const SOME: u32 = 10_000;
+const MANY: u32 = 1_000_000;
+
+/// A packet in a situation.
+struct Case {
+    what: &'static str,
+    program: &'static str,
+    /// The instance that sends it; none: the client.
+    from: Option<usize>,
+    segment: Segment,
+    /// What each packet of a flow adds to the sequence number.
+    step: u32,
+    /// The flows are open before.
+    known: bool,
+    mirrors: usize,
+    /// Under which every packet must have been counted.
+    reason: Reason,
+    flows: &'static [u32],
+    /// ns
+    limit: Option<f64>,
+}
+
+fn cases() -> Vec<Case> {
+    let data = |mirrors| from_client(mirrors, PAYLOAD, true);
+    let client = |what, mirrors, reason, limit| Case {
+        what,
+        program: "vni_ingress",
+        from: None,
+        segment: data(mirrors),
+        step: PAYLOAD as u32,
+        known: true,
+        mirrors,
+        reason,
+        flows: &[FEW, SOME, MANY],
+        limit,
+    };
+    let syn = |mirrors| Segment {
+        flags: bit::SYN,
+        ack: 0,
+        payload: 0,
+        ..data(mirrors)
+    };
+    let reply = |what, mirrors, replica, payload: usize, reason| Case {
+        what,
+        program: "instance_return",
+        from: Some(replica),
+        segment: from_replica(mirrors, replica, payload),
+        step: payload as u32,
+        ..client(what, mirrors, reason, None)
+    };
+    let opening = |what, mirrors, reason| Case {
+        segment: syn(mirrors),
+        step: 0,
+        known: false,
+        flows: &[MANY],
+        ..client(what, mirrors, reason, Some(120.0))
+    };
+    let stranger = Segment {
+        to: (std::net::Ipv4Addr::new(10, 77, 0, 1), 7000),
+        ..data(0)
+    };
+    vec![
+        client("known flow, unmirrored", 0, Reason::Steered, Some(60.0)),
+        client("known flow, 1 mirror", 1, Reason::Cloned, Some(120.0)),
+        Case {
+            flows: &[FEW, SOME],
+            ..client("known flow, 3 mirrors", 3, Reason::Cloned, None)
+        },
+        opening("SYN, unmirrored", 0, Reason::Steered),
+        opening("SYN, 1 mirror", 1, Reason::Cloned),
+        Case {
+            segment: stranger,
+            step: 0,
+            known: false,
+            flows: &[FEW, SOME],
+            ..client("not for a VNI", 0, Reason::NotVni, None)
+        },
+        reply("reply, unmirrored: delivered", 0, 0, PAYLOAD, Reason::Delivered),
+        reply("active's reply: delivered", 1, 0, PAYLOAD, Reason::Delivered),
+        Case {
+            flows: &[FEW, SOME],
+            ..reply("mirror's ACK: suppressed", 1, 1, 0, Reason::MirrorSuppressed)
+        },
+        Case {
+            flows: &[FEW, SOME],
+            ..reply(
+                "mirror's data ahead: kept, suppressed",
+                1,
+                1,
+                PAYLOAD,
+                Reason::MirrorSuppressed,
+            )
+        },
+    ]
+}
+
+pub(crate) fn run(effort: Effort) -> Result<Results> {
+    rig::check_addresses()?;
+    let mut results = Results::new("steering", METHOD);
+    let mut rig = Rig::set_up()?;
+    results.rows.extend(sizes(&rig)?);
+    let floor = floor(&rig, effort)?;
+    let per_packet = Spread::of(&floor);
+    results.rows.push(Row {
+        what: "plain redirect (the floor)".into(),
+        value: per_packet,
+        unit: "ns",
+        ..Row::default()
+    });
+    for case in cases() {
+        let mut some = None;
+        for &flows in case.flows {
+            let samples = measure(&mut rig, &case, flows, effort)?;
+            let value = Spread::of(&samples);
+            let mut note = String::new();
+            let mut goal = case
+                .limit
+                .map(|limit| Goal::at_most(value.median, limit, "ns"));
+            if flows == SOME {
+                some = Some(value.median);
+            }
+            if let Some(some) = some.filter(|_| flows == MANY) {
+                let growth = value.median / some;
+                note = format!("{growth:.2} x that of {SOME}");
+                goal = Some(Goal::at_most(growth, 1.5, "x"));
+            }
+            results.rows.push(Row {
+                what: format!("{}, {flows} flows", case.what),
+                against: Some("redirect".into()),
+                ratio: Some(Spread::of_ratios(
+                    samples.iter().copied().zip(floor.iter().copied()),
+                )),
+                value,
+                unit: "ns",
+                goal,
+                note,
+            });
+        }
+    }
+    Ok(results)
+}
+
+/// What the verifier walked and what the programs became: where no counter counts instructions, the
+/// next best thing.
+fn sizes(rig: &Rig) -> Result<Vec<Row>> {
+    let rows = rig.sizes()?.into_iter().map(|size| Row {
+        what: format!("{}: instructions verified", size.name),
+        value: Spread::of(&[f64::from(size.verified)]),
+        unit: "",
+        note: format!("{} B translated, {} B JITed", size.translated, size.jitted),
+        ..Row::default()
+    });
+    Ok(rows.collect())
+}
+
+/// Nanoseconds of a redirect by a devmap, by round.
+fn floor(rig: &Rig, effort: Effort) -> Result<Vec<f64>> {
+    let frame = frame(rig, &from_client(0, PAYLOAD, true), None);
+    let feed = Feed {
+        flows: 1,
+        client_offset: CLIENT_OFFSET_IN,
+        seq: 0,
+        step: 0,
+    };
+    let host = &rig.topology.host;
+    let devmap = sys::map(sys::MAP_DEVMAP, 4, 1)?;
+    host.run(|| sys::update(devmap.as_fd(), 0, &rig.link(0).to_ne_bytes()))??;
+    let redirect = assemble::redirect(devmap.as_fd(), 0)?;
+    let feeder = Feeder::new(&frame, feed, &Then::Run(redirect.as_fd()))?;
+    pairs(host, &feeder, &frame, feed, rig.client_link(), effort)
+}
+
+fn measure(rig: &mut Rig, case: &Case, flows: u32, effort: Effort) -> Result<Vec<f64>> {
+    if case.known {
+        rig.open(flows, case.mirrors)?;
+    }
+    let frame = frame(rig, &case.segment, case.from);
+    let feed = Feed {
+        flows,
+        client_offset: match case.from {
+            None => CLIENT_OFFSET_IN,
+            Some(_) => CLIENT_OFFSET_OUT,
+        },
+        seq: case.segment.seq,
+        step: case.step,
+    };
+    let ingress = match case.from {
+        None => rig.client_link(),
+        Some(instance) => rig.link(instance),
+    };
+    let target = rig.program(case.program)?;
+    let feeder = Feeder::new(&frame, feed, &Then::Run(target))?;
+    let before = rig.count(case.reason)?;
+    let samples = pairs(&rig.topology.host, &feeder, &frame, feed, ingress, effort)?;
+    let counted = rig.count(case.reason)? - before;
+    let sent = u64::from(effort.packets) * (effort.rounds as u64 + 1) + warm_up(flows, effort);
+    ensure!(
+        counted == sent,
+        "{}, {flows} flows: {counted} of {sent} packets were counted as {}",
+        case.what,
+        case.reason.name()
+    );
+    Ok(samples)
+}
+
+/// Every flow is seen once before.
+fn warm_up(flows: u32, effort: Effort) -> u64 {
+    u64::from(flows.max(effort.packets))
+}
+
+/// Rounds of the feeder with its program and with an empty one in turn; the differences, ns a packet.
+fn pairs(
+    host: &Namespace,
+    feeder: &Feeder,
+    frame: &[u8],
+    feed: Feed,
+    ingress: u32,
+    effort: Effort,
+) -> Result<Vec<f64>> {
+    let empty = assemble::constant(XDP_PASS)?;
+    let bare = Feeder::new(frame, feed, &Then::Run(empty.as_fd()))?;
+    // Interface numbers are looked up in the namespace of who runs a program.
+    host.run(|| {
+        machine::pin()?;
+        let warm_up = warm_up(feed.flows, effort) as u32;
+        sys::run(feeder.program.as_fd(), ingress, frame, warm_up)?;
+        let time = |feeder: &Feeder| {
+            let run = sys::run(feeder.program.as_fd(), ingress, frame, effort.packets)?;
+            anyhow::Ok(f64::from(run.ns))
+        };
+        // One round more, which is not kept.
+        let mut samples = Vec::new();
+        for _ in 0..=effort.rounds {
+            let base = time(&bare)?;
+            samples.push(time(feeder)? - base);
+        }
+        Ok(samples.split_off(1))
+    })?
+}
+
+/// The frame as it arrives from an instance, or from the client.
+fn frame(rig: &Rig, segment: &Segment, from: Option<usize>) -> Vec<u8> {
+    use testbed::net::MacAddr;
+    let number = from.map_or(0, |instance| instance as u8 + 1);
+    debug_assert!(usize::from(number) <= rig.topology.instances.len());
+    let frame = segment.frame(MacAddr::local(number, 1).0, MacAddr::local(number, 2).0);
+    debug_assert!(frame.len() >= HEADERS);
+    frame
+}
