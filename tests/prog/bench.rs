@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
-use aya::programs::{ProgramError, TestRun, TestRunAttrs, TestRunOptions, Xdp};
+use aya::programs::{ProgramError, ProgramInfo, TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use mirror_common::plan::Plan;
 
@@ -148,6 +148,12 @@ impl Bench {
     pub(crate) fn program(&mut self, program: Program) -> &mut Xdp {
         let program = self.ebpf.program_mut(program.name()).unwrap();
         program.try_into().unwrap()
+    }
+
+    /// What the kernel says of a program, the clone program among them.
+    pub(crate) fn info(&self, name: &str) -> ProgramInfo {
+        let program: &Xdp = self.ebpf.program(name).unwrap().try_into().unwrap();
+        program.info().unwrap()
     }
 
     /// Runs a program once on a frame that came in by an interface.

@@ -22,6 +22,7 @@ mod health;
 mod mutations;
 mod other_traffic;
 mod plain;
+mod sizes;
 mod specimens;
 mod suspicion;
 mod truncated;

@@ -18,10 +18,11 @@ use crate::toolchain::Toolchain;
 /// Names the folder with the peers, as a root of a file system: `usr/sbin`, `usr/lib`.
 pub(crate) const VARIABLE: &str = "MIRROR_PEERS";
 const NAME: &str = "peers";
-/// A package and the program that it is wanted for.
+/// A package and the program that it is wanted for. (Of iptables not the link by that name, which only an
+/// installed package has.)
 const PEERS: [(&str, &str); 4] = [
     ("nftables", "nft"),
-    ("iptables", "iptables"),
+    ("iptables", "xtables-nft-multi"),
     ("haproxy", "haproxy"),
     ("iproute2", "tc"),
 ];
@@ -60,11 +61,7 @@ fn missing(place: &Path) -> Vec<&'static str> {
     let mut dirs: Vec<PathBuf> = env::split_paths(&path).collect();
     dirs.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
     dirs.extend(["usr/sbin", "sbin"].map(|dir| place.join(dir)));
-    let is_there = |program: &str| {
-        // Debian's iptables is a link to where only an installed system has something.
-        let found = dirs.iter().map(|dir| dir.join(program));
-        found.into_iter().any(|file| file.symlink_metadata().is_ok())
-    };
+    let is_there = |program: &str| dirs.iter().any(|dir| dir.join(program).is_file());
     let absent = PEERS.iter().filter(|(_, program)| !is_there(program));
     absent.map(|(package, _)| *package).collect()
 }

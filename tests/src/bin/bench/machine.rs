@@ -8,6 +8,9 @@ use nix::sys::utsname::uname;
 use nix::unistd::Pid;
 use serde::Serialize;
 
+/// The highest priority that is not real time.
+const NICENESS: i32 = -20;
+
 /// What figures depend on.
 #[derive(Debug, Serialize)]
 pub(crate) struct Machine {
@@ -45,11 +48,16 @@ pub(crate) fn load() -> f64 {
 }
 
 /// Keeps the calling thread, and what it starts from now on, on one processor: the last one,
-/// because interrupts prefer the first.
+/// because interrupts prefer the first. What else runs there yields to it.
 pub(crate) fn pin() -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpus_configured() - 1).context("processor set")?;
-    sched_setaffinity(Pid::from_raw(0), &set).context("pin to one processor")
+    sched_setaffinity(Pid::from_raw(0), &set).context("pin to one processor")?;
+    // SAFETY: a system call without pointers.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+    nix::errno::Errno::result(result)
+        .map(drop)
+        .context("raise the priority")
 }
 
 /// Not `available_parallelism`, which is 1 on a thread that is pinned.

@@ -1,8 +1,11 @@
 //! `bench`: what the dataplane costs, against what one would use instead, both in one run.
 
 mod assemble;
+mod cloning;
 mod frame;
 mod machine;
+mod mirrors;
+mod peers;
 mod report;
 mod rig;
 mod stats;
@@ -54,20 +57,24 @@ struct Cli {
 enum Name {
     /// Cost of a packet in each program
     Steering,
+    /// Packets per second with copies
+    Cloning,
 }
 
 impl Name {
-    const ALL: &'static [Self] = &[Self::Steering];
+    const ALL: &'static [Self] = &[Self::Steering, Self::Cloning];
 
     fn about(self) -> &'static str {
         match self {
             Self::Steering => "steering   ns per packet by BPF_PROG_TEST_RUN, 1 to 10^6 flows",
+            Self::Cloning => "cloning    packets/s with 0 to 3 mirrors, against tc mirred, nftables dup, iptables TEE",
         }
     }
 
     fn run(self, effort: Effort) -> Result<Results> {
         match self {
             Self::Steering => steering::run(effort),
+            Self::Cloning => cloning::run(effort),
         }
     }
 }
@@ -83,8 +90,8 @@ pub(crate) struct Effort {
 
 impl Effort {
     const FULL: Self = Self {
-        rounds: 21,
-        packets: 200_000,
+        rounds: 15,
+        packets: 100_000,
     };
     const QUICK: Self = Self {
         rounds: 3,

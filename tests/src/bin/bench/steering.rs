@@ -251,8 +251,8 @@ fn pairs(
         let warm_up = warm_up(feed.flows, effort) as u32;
         sys::run(feeder.program.as_fd(), ingress, frame, warm_up)?;
         let time = |feeder: &Feeder| {
-            let run = sys::run(feeder.program.as_fd(), ingress, frame, effort.packets)?;
-            anyhow::Ok(f64::from(run.ns))
+            let ns = sys::run(feeder.program.as_fd(), ingress, frame, effort.packets)?;
+            anyhow::Ok(f64::from(ns))
         };
         // One round more, which is not kept.
         let mut samples = Vec::new();

@@ -1,0 +1,85 @@
+//! A guard against programs that grow unnoticed, by what does not depend on the machine's load: instructions that
+//! the verifier walked, and the programs' sizes after translation and compilation. Times are `cargo xtask bench`'s.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bench::with_bench;
+
+const PROGRAMS: [&str; 3] = ["vni_ingress", "instance_return", "clone"];
+/// With it the file is written anew.
+const UPDATE_VARIABLE: &str = "MIRROR_UPDATE_SIZES";
+/// In percent, either way: a program that shrank is to be kept small.
+const TOLERANCE: u64 = 10;
+
+/// One program's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Sizes {
+    /// Instructions that the verifier walked.
+    verified: u64,
+    /// Bytes of BPF instructions after the verifier's changes.
+    translated: u64,
+    /// Bytes of machine code.
+    compiled: u64,
+}
+
+impl Sizes {
+    fn each(&self) -> [(&'static str, u64); 3] {
+        [
+            ("verified", self.verified),
+            ("translated", self.translated),
+            ("compiled", self.compiled),
+        ]
+    }
+}
+
+#[test]
+fn programs_are_as_large_as_they_were() {
+    let mut found = BTreeMap::new();
+    with_bench(|bench| {
+        for name in PROGRAMS {
+            let info = bench.info(name);
+            let sizes = Sizes {
+                verified: info.verified_instruction_count().unwrap().into(),
+                translated: info.size_translated().unwrap().into(),
+                compiled: info.size_jitted().into(),
+            };
+            found.insert(name.to_owned(), sizes);
+        }
+    });
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("prog/sizes.toml");
+    if std::env::var_os(UPDATE_VARIABLE).is_some() {
+        std::fs::write(&path, toml::to_string(&found).unwrap()).unwrap();
+        return;
+    }
+    let text = std::fs::read_to_string(&path).unwrap();
+    let known: BTreeMap<String, Sizes> = toml::from_str(&text).unwrap();
+    let mut differences = Vec::new();
+    for (name, sizes) in &found {
+        for ((what, now), (_, before)) in sizes.each().into_iter().zip(known[name].each()) {
+            // Machine code is another one on other machines.
+            let comparable = what != "compiled" || cfg!(target_arch = "x86_64");
+            if comparable && !is_near(now, before) {
+                differences.push(format!("{name}: {what} {now}, {before} before"));
+            }
+        }
+    }
+    assert!(
+        differences.is_empty(),
+        "{differences:#?}\nmore than {TOLERANCE} % off; if that is meant, run this test with \
+         {UPDATE_VARIABLE}=1 and keep {} with the change",
+        path.display()
+    );
+}
+
+fn is_near(now: u64, before: u64) -> bool {
+    now.abs_diff(before) * 100 <= before * TOLERANCE
+}
+
+#[test]
+fn ten_percent_either_way() {
+    assert!(is_near(110, 100) && is_near(90, 100));
+    assert!(!is_near(111, 100) && !is_near(89, 100));
+}
