@@ -88,7 +88,9 @@ pub(crate) fn run(effort: Effort) -> Result<Results> {
                 drop(undo);
                 ways.push(Way::Kernel(mirror));
             }
-            Err(error) => results.missing.push(format!("{}: {error:#}", mirror.name())),
+            Err(error) => results
+                .missing
+                .push(format!("{}: {error:#}", mirror.name())),
         }
     }
     let frames = effort.packets * FACTOR;
@@ -181,13 +183,7 @@ fn rows(all: &[Measured], bytes: usize) -> Vec<Row> {
 }
 
 /// Sends frames one way; million frames a second that arrived, and the copies that did not.
-fn once(
-    rig: &Rig,
-    counters: &Counters,
-    way: Way,
-    bytes: usize,
-    frames: u32,
-) -> Result<(f64, u64)> {
+fn once(rig: &Rig, counters: &Counters, way: Way, bytes: usize, frames: u32) -> Result<(f64, u64)> {
     let _set_up = set_up(rig, way)?;
     let mirrors = match way {
         Way::Ours(mirrors) => mirrors,

@@ -23,7 +23,9 @@ impl Machine {
     pub(crate) fn detect() -> Self {
         let kernel = uname().map(|name| name.release().to_string_lossy().into_owned());
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = info.lines().find_map(|line| line.strip_prefix("model name"));
+        let model = info
+            .lines()
+            .find_map(|line| line.strip_prefix("model name"));
         Self {
             kernel: kernel.unwrap_or_default(),
             cpu: model
@@ -53,11 +55,25 @@ pub(crate) fn pin() -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpus_configured() - 1).context("processor set")?;
     sched_setaffinity(Pid::from_raw(0), &set).context("pin to one processor")?;
+    come_first()
+}
+
+/// Lets the calling thread, and what it starts from now on, run before everything that can wait.
+pub(crate) fn come_first() -> Result<()> {
     // SAFETY: a system call without pointers.
     let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
     nix::errno::Errno::result(result)
         .map(drop)
         .context("raise the priority")
+}
+
+/// Keeps what the calling thread starts from now on off the processor of [`pin`], where there is another.
+pub(crate) fn use_others() -> Result<()> {
+    let mut set = CpuSet::new();
+    for cpu in 0..(cpus_configured() - 1).max(1) {
+        set.set(cpu).context("processor set")?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &set).context("leave a processor")
 }
 
 /// Not `available_parallelism`, which is 1 on a thread that is pinned.

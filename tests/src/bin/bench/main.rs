@@ -2,7 +2,9 @@
 
 mod assemble;
 mod cloning;
+mod echo;
 mod frame;
+mod latency;
 mod machine;
 mod mirrors;
 mod peers;
@@ -11,6 +13,7 @@ mod rig;
 mod stats;
 mod steering;
 mod sys;
+mod ways;
 
 use std::fs;
 use std::path::PathBuf;
@@ -50,6 +53,9 @@ struct Cli {
     /// Few and short rounds.
     #[arg(long)]
     quick: bool,
+    /// Be the server that the benches talk to.
+    #[arg(long, hide = true)]
+    serve: bool,
 }
 
 /// A bench.
@@ -59,15 +65,22 @@ enum Name {
     Steering,
     /// Packets per second with copies
     Cloning,
+    /// Request and response
+    Latency,
 }
 
 impl Name {
-    const ALL: &'static [Self] = &[Self::Steering, Self::Cloning];
+    const ALL: &'static [Self] = &[Self::Steering, Self::Cloning, Self::Latency];
 
     fn about(self) -> &'static str {
         match self {
             Self::Steering => "steering   ns per packet by BPF_PROG_TEST_RUN, 1 to 10^6 flows",
-            Self::Cloning => "cloning    packets/s with 0 to 3 mirrors, against tc mirred, nftables dup, iptables TEE",
+            Self::Cloning => {
+                "cloning    packets/s with 0 to 3 mirrors, against tc mirred, nftables dup, iptables TEE"
+            }
+            Self::Latency => {
+                "latency    request and response, against a direct veth, nftables DNAT, HAProxy"
+            }
         }
     }
 
@@ -75,6 +88,7 @@ impl Name {
         match self {
             Self::Steering => steering::run(effort),
             Self::Cloning => cloning::run(effort),
+            Self::Latency => latency::run(effort),
         }
     }
 }
@@ -117,6 +131,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
+    if cli.serve {
+        return echo::serve();
+    }
     if cli.list {
         for name in Name::ALL {
             println!("{}", name.about());
@@ -128,7 +145,11 @@ fn run(cli: &Cli) -> Result<()> {
         [] => Name::ALL,
         names => names,
     };
-    let effort = if cli.quick { Effort::QUICK } else { Effort::FULL };
+    let effort = if cli.quick {
+        Effort::QUICK
+    } else {
+        Effort::FULL
+    };
     let mut document = Document {
         machine: Machine::detect(),
         version: env!("CARGO_PKG_VERSION"),

@@ -81,7 +81,10 @@ impl Rig {
         let (client_link, links) = topology.host.run(|| {
             let links = topology.instances.iter();
             let links = links.map(|instance| if_nametoindex(instance.link.as_str()));
-            nix::Result::Ok((if_nametoindex(CLIENT_LINK)?, links.collect::<Result<_, _>>()?))
+            nix::Result::Ok((
+                if_nametoindex(CLIENT_LINK)?,
+                links.collect::<Result<_, _>>()?,
+            ))
         })??;
         let links: Vec<u32> = links;
         let outer = topology
@@ -257,7 +260,13 @@ fn key(number: u32, mirrors: usize) -> FlowKey {
 
 /// Instances are numbered from 1.
 fn members(replicas: usize) -> [u16; REPLICAS] {
-    std::array::from_fn(|place| if place < replicas { place as u16 + 1 } else { 0 })
+    std::array::from_fn(|place| {
+        if place < replicas {
+            place as u16 + 1
+        } else {
+            0
+        }
+    })
 }
 
 #[expect(clippy::type_complexity, reason = "the outer maps, to be kept")]

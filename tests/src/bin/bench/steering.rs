@@ -101,11 +101,29 @@ fn cases() -> Vec<Case> {
             flows: &[FEW, SOME],
             ..client("not for a VNI", 0, Reason::NotVni, None)
         },
-        reply("reply, unmirrored: delivered", 0, 0, PAYLOAD, Reason::Delivered),
-        reply("active's reply: delivered", 1, 0, PAYLOAD, Reason::Delivered),
+        reply(
+            "reply, unmirrored: delivered",
+            0,
+            0,
+            PAYLOAD,
+            Reason::Delivered,
+        ),
+        reply(
+            "active's reply: delivered",
+            1,
+            0,
+            PAYLOAD,
+            Reason::Delivered,
+        ),
         Case {
             flows: &[FEW, SOME],
-            ..reply("mirror's ACK: suppressed", 1, 1, 0, Reason::MirrorSuppressed)
+            ..reply(
+                "mirror's ACK: suppressed",
+                1,
+                1,
+                0,
+                Reason::MirrorSuppressed,
+            )
         },
         Case {
             flows: &[FEW, SOME],

@@ -150,12 +150,7 @@ pub(crate) fn attach(program: BorrowedFd<'_>, ifindex: u32) -> Result<OwnedFd> {
 
 /// Runs a program again and again on a frame that came in by an interface. Returns what one
 /// repetition took on average, ns.
-pub(crate) fn run(
-    program: BorrowedFd<'_>,
-    ingress: u32,
-    frame: &[u8],
-    repeat: u32,
-) -> Result<u32> {
+pub(crate) fn run(program: BorrowedFd<'_>, ingress: u32, frame: &[u8], repeat: u32) -> Result<u32> {
     let context = context(ingress, frame);
     let mut attr = test_run(program, &context, frame, repeat);
     attr.call(command::PROG_TEST_RUN).context("run a program")?;
