@@ -27,7 +27,7 @@ const FRAME_BYTES: [usize; 3] = [64, 512, 1514];
 /// How long the last frames may be on their way.
 const ARRIVAL_LIMIT: Duration = Duration::from_millis(200);
 /// Frames of a run, by the packets that are measured elsewhere: what a run costs once is to vanish.
-const FACTOR: u32 = 4;
+const FACTOR: u32 = 2;
 /// Part of a run that goes ahead as a warm-up.
 const WARM_UP: u32 = 8;
 const MILLION: f64 = 1e6;

@@ -13,6 +13,7 @@ mod rig;
 mod stats;
 mod steering;
 mod sys;
+mod throughput;
 mod ways;
 
 use std::fs;
@@ -67,20 +68,28 @@ enum Name {
     Cloning,
     /// Request and response
     Latency,
+    /// Bytes per second
+    Throughput,
 }
 
 impl Name {
-    const ALL: &'static [Self] = &[Self::Steering, Self::Cloning, Self::Latency];
+    const ALL: &'static [Self] = &[
+        Self::Steering,
+        Self::Cloning,
+        Self::Latency,
+        Self::Throughput,
+    ];
 
     fn about(self) -> &'static str {
         match self {
-            Self::Steering => "steering   ns per packet by BPF_PROG_TEST_RUN, 1 to 10^6 flows",
+            Self::Steering => "steering    ns per packet in each program, on 1 to a million flows",
             Self::Cloning => {
-                "cloning    packets/s with 0 to 3 mirrors, against tc mirred, nftables dup, iptables TEE"
+                "cloning     packets/s with 0 to 3 mirrors; tc mirred, nftables dup, TEE"
             }
             Self::Latency => {
-                "latency    request and response, against a direct veth, nftables DNAT, HAProxy"
+                "latency     request and response; direct veth, nftables DNAT, HAProxy"
             }
+            Self::Throughput => "throughput  1 and 64 streams, both directions; the same",
         }
     }
 
@@ -89,6 +98,7 @@ impl Name {
             Self::Steering => steering::run(effort),
             Self::Cloning => cloning::run(effort),
             Self::Latency => latency::run(effort),
+            Self::Throughput => throughput::run(effort),
         }
     }
 }

@@ -51,7 +51,7 @@ pub(crate) struct Ours {
     pub(crate) topology: Topology,
     pub(crate) config: Config,
     pub(crate) ways: Vec<Way>,
-    _servers: Vec<Process>,
+    servers: Vec<Process>,
 }
 
 impl Ours {
@@ -90,11 +90,16 @@ impl Ours {
         let instances = topology.instances.iter();
         let servers = instances.map(|instance| echo::start(&instance.namespace));
         Ok(Self {
-            _servers: servers.collect::<Result<_>>()?,
+            servers: servers.collect::<Result<_>>()?,
             topology,
             config,
             ways,
         })
+    }
+
+    /// The servers' processes.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.servers.iter().map(Process::pid).collect()
     }
 }
 
@@ -104,7 +109,7 @@ pub(crate) struct Theirs {
     pub(crate) ways: Vec<Way>,
     /// Peers that are not among the ways, with why.
     pub(crate) missing: Vec<String>,
-    _running: Vec<Process>,
+    running: Vec<Process>,
     _files: TempDir,
 }
 
@@ -143,9 +148,14 @@ impl Theirs {
             topology,
             ways,
             missing,
-            _running: running,
+            running,
             _files: files,
         })
+    }
+
+    /// Processes of the server and of the proxy.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.running.iter().map(Process::pid).collect()
     }
 }
 
