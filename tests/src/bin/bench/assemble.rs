@@ -18,10 +18,12 @@ mod op {
     pub(super) const TO_BE: u8 = 0xdc;
     pub(super) const LOAD_32: u8 = 0x61;
     pub(super) const LOAD_64: u8 = 0x79;
+    pub(super) const STORE_IMM_32: u8 = 0x62;
     pub(super) const STORE_32: u8 = 0x63;
     pub(super) const STORE_64: u8 = 0x7b;
     pub(super) const ATOMIC_64: u8 = 0xdb;
     pub(super) const LOAD_IMM_64: u8 = 0x18;
+    pub(super) const JUMP_ZERO: u8 = 0x15;
     pub(super) const JUMP_GREATER: u8 = 0x2d;
     pub(super) const CALL: u8 = 0x85;
     pub(super) const EXIT: u8 = 0x95;
@@ -29,6 +31,7 @@ mod op {
 
 /// Helper functions by number.
 mod helper {
+    pub(super) const LOOKUP: i32 = 1;
     pub(super) const TAIL_CALL: i32 = 12;
     pub(super) const REDIRECT: i32 = 23;
     pub(super) const REDIRECT_MAP: i32 = 51;
@@ -124,6 +127,41 @@ pub(crate) fn count_and_drop(counts: BorrowedFd<'_>, offset: u32) -> Result<Owne
         .push(op::ATOMIC_64, 1, 2, 0, 0)
         .ret(XDP_DROP);
     sys::load(&program.code)
+}
+
+/// A program that looks up the flow of a client's packet, and nothing else. The key's other words are those of the
+/// first flow.
+pub(crate) fn lookup(map: BorrowedFd<'_>, key: &[u8; 24], client_offset: i16) -> Result<OwnedFd> {
+    /// Word of the key with the client's IPv4 address.
+    const CLIENT: usize = 3;
+    const KEY: i16 = -24;
+    let mut program = Program::default();
+    program
+        .push(op::LOAD_32, 7, 1, 0, 0)
+        .push(op::LOAD_32, 8, 1, 4, 0)
+        .push(op::MOV, 1, 7, 0, 0)
+        .push(op::ADD_IMM, 1, 0, 0, i32::from(client_offset) + 4);
+    program.bail.push(program.code.len());
+    program.push(op::JUMP_GREATER, 1, 8, 0, 0);
+    for (place, word) in key.chunks_exact(4).enumerate() {
+        let offset = KEY + 4 * place as i16;
+        if place == CLIENT {
+            program
+                .push(op::LOAD_32, 3, 7, client_offset, 0)
+                .push(op::STORE_32, 10, 3, offset, 0);
+        } else {
+            let word = i32::from_ne_bytes(std::array::from_fn(|byte| word[byte]));
+            program.push(op::STORE_IMM_32, 10, 0, offset, word);
+        }
+    }
+    program
+        .load_map(1, map, 1, 0)
+        .push(op::MOV, 2, 10, 0, 0)
+        .push(op::ADD_IMM, 2, 0, 0, KEY.into())
+        .call(helper::LOOKUP);
+    program.bail.push(program.code.len());
+    program.push(op::JUMP_ZERO, 0, 0, 0, 0).ret(XDP_PASS);
+    program.load()
 }
 
 /// What a feeder does with a frame once it is as it should be.

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use testbed::clock::wait_until;
 use testbed::netns::Namespace;
 use testbed::process::Process;
 
@@ -59,9 +60,9 @@ impl Use {
 }
 
 /// Starts the server in a namespace.
-pub(crate) fn start(namespace: &Namespace) -> Result<Process> {
+pub(crate) fn start(namespace: &Namespace, port: u16) -> Result<Process> {
     let mut command = namespace.command(std::env::current_exe().context("own path")?)?;
-    command.arg("--serve");
+    command.args(["--serve", &port.to_string()]);
     let mut server = Process::start("the bench's server", command)?;
     server.line("ready", READY_LIMIT, |line| {
         Ok((line == "ready").then_some(()))
@@ -70,9 +71,9 @@ pub(crate) fn start(namespace: &Namespace) -> Result<Process> {
 }
 
 /// Serves until it is killed.
-pub(crate) fn serve() -> Result<()> {
+pub(crate) fn serve(port: u16) -> Result<()> {
     machine::come_first()?;
-    let listener = TcpListener::bind(("0.0.0.0", PORT)).context("listen")?;
+    let listener = TcpListener::bind(("0.0.0.0", port)).context("listen")?;
     println!("ready");
     for stream in listener.incoming() {
         let stream = stream.context("accept")?;
@@ -106,13 +107,28 @@ fn handle(mut stream: TcpStream) -> Result<()> {
 
 /// Opens a connection from the calling thread's namespace.
 pub(crate) fn connect(server: SocketAddr, what: Use) -> Result<TcpStream> {
-    let mut stream = TcpStream::connect_timeout(&server, PATIENCE)
+    connect_within(server, what, PATIENCE)
+}
+
+/// The same, with an own patience for each of its steps.
+pub(crate) fn connect_within(
+    server: SocketAddr,
+    what: Use,
+    patience: Duration,
+) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect_timeout(&server, patience)
         .with_context(|| format!("connect to {server}"))?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     stream.write_all(&what.to_order())?;
     Ok(stream)
+}
+
+/// Waits until a server, or the one behind a proxy, answers.
+pub(crate) fn wait_for(client: &Namespace, server: SocketAddr) -> Result<()> {
+    let attempt = || exchange(&mut connect(server, Use::Exchange)?, &mut [7; MESSAGE]);
+    wait_until("an answer", READY_LIMIT, || Ok(client.run(attempt)?.ok()))
 }
 
 /// One request and its response.

@@ -1,15 +1,19 @@
 //! `bench`: what the dataplane costs, against what one would use instead, both in one run.
 
 mod assemble;
+mod balancer;
 mod cloning;
 mod echo;
+mod failure;
 mod frame;
 mod latency;
 mod machine;
 mod mirrors;
 mod peers;
+mod probe;
 mod report;
 mod rig;
+mod scale;
 mod stats;
 mod steering;
 mod sys;
@@ -55,8 +59,8 @@ struct Cli {
     #[arg(long)]
     quick: bool,
     /// Be the server that the benches talk to.
-    #[arg(long, hide = true)]
-    serve: bool,
+    #[arg(long, hide = true, value_name = "PORT")]
+    serve: Option<u16>,
 }
 
 /// A bench.
@@ -70,6 +74,10 @@ enum Name {
     Latency,
     /// Bytes per second
     Throughput,
+    /// Connections and requests when an instance fails
+    Failure,
+    /// Memory and time with a million flows
+    Scale,
 }
 
 impl Name {
@@ -78,6 +86,8 @@ impl Name {
         Self::Cloning,
         Self::Latency,
         Self::Throughput,
+        Self::Failure,
+        Self::Scale,
     ];
 
     fn about(self) -> &'static str {
@@ -90,6 +100,12 @@ impl Name {
                 "latency     request and response; direct veth, nftables DNAT, HAProxy"
             }
             Self::Throughput => "throughput  1 and 64 streams, both directions; the same",
+            Self::Failure => {
+                "failure     connections kept, requests failed; HAProxy, nftables DNAT"
+            }
+            Self::Scale => {
+                "scale       a million flows: memory, look-up, takeover; a steering table"
+            }
         }
     }
 
@@ -99,6 +115,8 @@ impl Name {
             Self::Cloning => cloning::run(effort),
             Self::Latency => latency::run(effort),
             Self::Throughput => throughput::run(effort),
+            Self::Failure => failure::run(effort),
+            Self::Scale => scale::run(effort),
         }
     }
 }
@@ -141,8 +159,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
-    if cli.serve {
-        return echo::serve();
+    if let Some(port) = cli.serve {
+        return echo::serve(port);
     }
     if cli.list {
         for name in Name::ALL {

@@ -2,10 +2,10 @@
 //! measured.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{
     Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray,
 };
@@ -43,14 +43,17 @@ pub(crate) struct Rig {
     ebpf: Ebpf,
     pub(crate) flows: HashMap<MapData, FlowKey, Flow>,
     pub(crate) mirrored: HashMap<MapData, FlowKey, TcpFlow>,
+    /// Instances are numbered from 1.
+    pub(crate) instances: Array<MapData, Instance>,
+    /// Tables by VNI.
+    pub(crate) steering: ArrayOfMaps<MapData, Array<MapData, u32>>,
+    /// The tables of flows once more: unmirrored, mirrored.
+    pub(crate) flow_fds: [OwnedFd; 2],
     counters: PerCpuArray<MapData, u64>,
     client_link: u32,
     links: Vec<u32>,
-    /// Inner maps live as long as something holds the outer ones.
-    _outer: (
-        ArrayOfMaps<MapData, Array<MapData, u32>>,
-        ArrayOfMaps<MapData, DevMap<MapData>>,
-    ),
+    /// It holds its inner maps.
+    _set_ports: ArrayOfMaps<MapData, DevMap<MapData>>,
 }
 
 /// A program's size in instructions and bytes.
@@ -87,9 +90,10 @@ impl Rig {
             ))
         })??;
         let links: Vec<u32> = links;
-        let outer = topology
+        let (instances, steering, set_ports) = topology
             .host
             .run(|| fill(&mut ebpf, &topology, client_link, &links))??;
+        let flow_fds = [fd_of(&ebpf, "FLOWS")?, fd_of(&ebpf, "MIRRORED_FLOWS")?];
         Ok(Self {
             flows: take(&mut ebpf, "FLOWS")?,
             mirrored: take(&mut ebpf, "MIRRORED_FLOWS")?,
@@ -98,7 +102,10 @@ impl Rig {
             ebpf,
             client_link,
             links,
-            _outer: outer,
+            instances,
+            steering,
+            flow_fds,
+            _set_ports: set_ports,
         })
     }
 
@@ -247,7 +254,7 @@ pub(crate) fn from_replica(mirrors: usize, replica: usize, payload: usize) -> Se
     }
 }
 
-fn key(number: u32, mirrors: usize) -> FlowKey {
+pub(crate) fn key(number: u32, mirrors: usize) -> FlowKey {
     FlowKey {
         client: ipv4((CLIENT_BASE + number).to_be()),
         vni: mirrors as u16,
@@ -269,16 +276,14 @@ fn members(replicas: usize) -> [u16; REPLICAS] {
     })
 }
 
-#[expect(clippy::type_complexity, reason = "the outer maps, to be kept")]
-fn fill(
-    ebpf: &mut Ebpf,
-    topology: &Topology,
-    client_link: u32,
-    links: &[u32],
-) -> Result<(
+/// Maps that are written later, or kept.
+type Filled = (
+    Array<MapData, Instance>,
     ArrayOfMaps<MapData, Array<MapData, u32>>,
     ArrayOfMaps<MapData, DevMap<MapData>>,
-)> {
+);
+
+fn fill(ebpf: &mut Ebpf, topology: &Topology, client_link: u32, links: &[u32]) -> Result<Filled> {
     let clone: ProgramFd = {
         let program: &Xdp = ebpf.program("clone").context("clone")?.try_into()?;
         program.fd()?.try_clone()?
@@ -325,18 +330,30 @@ fn fill(
             ..ReplicaSet::default()
         };
         sets.set(number, set, 0)?;
-        let mut table = Array::create(STEERING_BUCKETS, 0)?;
-        for bucket in 0..STEERING_BUCKETS {
-            table.set(bucket, number, 0)?;
-        }
-        steering.set(number, &table, 0)?;
+        steering.set(number, &steering_table(number)?, 0)?;
         let mut inner = inner_devmap()?;
         for (slot, &ifindex) in links[..=mirrors].iter().enumerate() {
             inner.set(slot as u32, ifindex, Some(&clone), 0)?;
         }
         set_ports.set(number, &inner, 0)?;
     }
-    Ok((steering, set_ports))
+    Ok((instances, steering, set_ports))
+}
+
+/// A table in which every bucket names one set.
+pub(crate) fn steering_table(set: u32) -> Result<Array<MapData, u32>> {
+    let mut table = Array::create(STEERING_BUCKETS, 0)?;
+    for bucket in 0..STEERING_BUCKETS {
+        table.set(bucket, set, 0)?;
+    }
+    Ok(table)
+}
+
+fn fd_of(ebpf: &Ebpf, name: &str) -> Result<OwnedFd> {
+    match ebpf.map(name) {
+        Some(Map::HashMap(data)) => Ok(data.fd().as_fd().try_clone_to_owned()?),
+        _ => bail!("no map {name}"),
+    }
 }
 
 fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M> {

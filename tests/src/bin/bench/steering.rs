@@ -19,13 +19,13 @@ use crate::{Effort, machine, sys};
 
 const METHOD: &str = "per packet by BPF_PROG_TEST_RUN on one processor, packet made anew each time, \
     less the same with an empty program; ratio: to a plain redirect";
-const CLIENT_OFFSET_IN: i16 = 26;
+pub(crate) const CLIENT_OFFSET_IN: i16 = 26;
 const CLIENT_OFFSET_OUT: i16 = 30;
 /// Of a packet with data.
-const PAYLOAD: usize = 10;
-const FEW: u32 = 1;
-const SOME: u32 = 10_000;
-const MANY: u32 = 1_000_000;
+pub(crate) const PAYLOAD: usize = 10;
+pub(crate) const FEW: u32 = 1;
+pub(crate) const SOME: u32 = 10_000;
+pub(crate) const MANY: u32 = 1_000_000;
 
 /// A packet in a situation.
 struct Case {
@@ -253,7 +253,7 @@ fn warm_up(flows: u32, effort: Effort) -> u64 {
 }
 
 /// Rounds of the feeder with its program and with an empty one in turn; the differences, ns a packet.
-fn pairs(
+pub(crate) fn pairs(
     host: &Namespace,
     feeder: &Feeder,
     frame: &[u8],
@@ -283,7 +283,7 @@ fn pairs(
 }
 
 /// The frame as it arrives from an instance, or from the client.
-fn frame(rig: &Rig, segment: &Segment, from: Option<usize>) -> Vec<u8> {
+pub(crate) fn frame(rig: &Rig, segment: &Segment, from: Option<usize>) -> Vec<u8> {
     use testbed::net::MacAddr;
     let number = from.map_or(0, |instance| instance as u8 + 1);
     debug_assert!(usize::from(number) <= rig.topology.instances.len());

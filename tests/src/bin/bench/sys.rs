@@ -7,7 +7,7 @@ use std::ffi::c_long;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// Commands of bpf(2) (include/uapi/linux/bpf.h).
 mod command {
@@ -154,7 +154,17 @@ pub(crate) fn run(program: BorrowedFd<'_>, ingress: u32, frame: &[u8], repeat: u
     let context = context(ingress, frame);
     let mut attr = test_run(program, &context, frame, repeat);
     attr.call(command::PROG_TEST_RUN).context("run a program")?;
+    ensure!(attr.read_u32(4) != 0, "a program aborted");
     Ok(attr.read_u32(36))
+}
+
+/// Bytes that a map takes, by the kernel's account.
+pub(crate) fn map_bytes(map: BorrowedFd<'_>) -> Result<u64> {
+    let path = format!("/proc/self/fdinfo/{}", map.as_raw_fd());
+    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+    let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    let bytes = line.and_then(|bytes| bytes.trim().parse().ok());
+    bytes.with_context(|| format!("no memlock in {path}"))
 }
 
 /// Runs a program on so many live frames, whose verdicts are carried out.

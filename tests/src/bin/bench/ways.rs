@@ -88,7 +88,7 @@ impl Ours {
             });
         }
         let instances = topology.instances.iter();
-        let servers = instances.map(|instance| echo::start(&instance.namespace));
+        let servers = instances.map(|instance| echo::start(&instance.namespace, echo::PORT));
         Ok(Self {
             servers: servers.collect::<Result<_>>()?,
             topology,
@@ -117,7 +117,7 @@ impl Theirs {
     pub(crate) fn set_up() -> Result<Self> {
         let topology = Topology::create(1)?;
         let instance = &topology.instances[0];
-        let mut running = vec![echo::start(&instance.namespace)?];
+        let mut running = vec![echo::start(&instance.namespace, echo::PORT)?];
         connect_directly(&topology.client, &instance.namespace)?;
         topology.route_plainly(instance)?;
         let at = |name, address: IpAddr, port| Way {
