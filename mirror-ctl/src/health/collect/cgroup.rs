@@ -1,14 +1,17 @@
-//! What a container on this host uses: the files of its cgroup (v2), PSI among them. Read as they are; a file that is
-//! not there is a quantity that is missing (`Documentation/admin-guide/cgroup-v2.rst`, `Documentation/accounting/psi.rst`).
+//! What a container on this host uses: the files of its cgroup, PSI among them, or those of one controller where
+//! cgroups are of version 1. Read as they are; a file that is not there is a quantity that is missing
+//! (`Documentation/admin-guide/cgroup-v2.rst`, `cgroup-v1/memory.rst`, `Documentation/accounting/psi.rst`).
 
 use std::{fs, path::Path};
 
 use super::Usage;
 
-/// Files of a cgroup are a page at most.
-const FILE_BYTES_MAX: usize = 4_096;
+/// Most files are a page at most; `memory.stat` has a line for everything that is counted.
+const FILE_BYTES_MAX: usize = 16_384;
+/// What a limit in version 1 is above when there is none: a page less than the greatest number.
+const NO_LIMIT_BYTES: f64 = 9e18;
 
-/// Reads a cgroup's folder.
+/// Reads a cgroup's folder. A cgroup without a process says nothing of an instance.
 #[must_use]
 pub fn read(folder: &Path) -> Usage {
     let file = |name: &str| {
@@ -19,19 +22,48 @@ pub fn read(folder: &Path) -> Usage {
 }
 
 fn parse(file: &dyn Fn(&str) -> Option<String>) -> Usage {
+    if is_empty(file) {
+        return Usage::default();
+    }
     let number = |name: &str| file(name)?.trim().parse::<f64>().ok();
     let waited = |name: &str| Some(field(&some_line(&file(name)?)?, "total=")? / 1e6);
-    // "max" is no number: without a limit there is no share of it.
-    let memory = number("memory.current").zip(number("memory.max").filter(|max| *max > 0.0));
+    let used_ns = || Some(number("cpuacct.usage")? / 1e9);
     Usage {
-        cpu_busy_s: file("cpu.stat").and_then(|text| Some(field(&text, "usage_usec ")? / 1e6)),
+        cpu_busy_s: file("cpu.stat")
+            .and_then(|text| Some(field(&text, "usage_usec ")? / 1e6))
+            .or_else(used_ns),
         cpus: file("cpu.max").and_then(|text| quota(&text)),
-        memory_share: memory.map(|(current, max)| current / max),
+        memory_share: memory_share(file),
         waited_cpu_s: waited("cpu.pressure"),
         waited_memory_s: waited("memory.pressure"),
         waited_io_s: waited("io.pressure"),
         ..Usage::default()
     }
+}
+
+/// Whether nobody is in it: what was in it has died, or never came.
+fn is_empty(file: &dyn Fn(&str) -> Option<String>) -> bool {
+    match file("cgroup.events") {
+        Some(events) => field(&events, "populated ") == Some(0.0),
+        // Version 1 does not tell of those in cgroups below.
+        None => file("cgroup.procs").is_some_and(|processes| processes.trim().is_empty()),
+    }
+}
+
+/// The part of its limit that is in use. Pages of files that nobody has used lately are not: they go when room is needed.
+fn memory_share(file: &dyn Fn(&str) -> Option<String>) -> Option<f64> {
+    let number = |name: &str| file(name)?.trim().parse::<f64>().ok();
+    let (used, limit, idle) = match number("memory.current") {
+        // "max" is no number: without a limit there is no share of it.
+        Some(used) => (used, number("memory.max")?, "\ninactive_file "),
+        None => {
+            let used = number("memory.usage_in_bytes")?;
+            let limit = number("memory.limit_in_bytes").filter(|limit| *limit < NO_LIMIT_BYTES)?;
+            (used, limit, "\ntotal_inactive_file ")
+        }
+    };
+    let idle = file("memory.stat").and_then(|text| field(&text, idle));
+    (limit > 0.0).then(|| (used - idle.unwrap_or(0.0)).max(0.0) / limit)
 }
 
 /// The line of a pressure file that counts time in which some task waited.
@@ -81,6 +113,56 @@ mod tests {
             ..Usage::default()
         };
         assert_eq!(parse(&file), expected);
+    }
+
+    #[track_caller]
+    fn check_memory(files: &[(&str, &str)], expected: Option<f64>) {
+        let file = |name: &str| {
+            let found = files.iter().find(|(other, _)| *other == name);
+            found.map(|(_, text)| (*text).to_owned())
+        };
+        assert_eq!(parse(&file).memory_share, expected);
+    }
+
+    #[test]
+    fn memory_by_either_version() {
+        let v2 = [
+            ("cgroup.events", "populated 1\nfrozen 0\n"),
+            ("memory.current", "700\n"),
+            ("memory.max", "1000\n"),
+            (
+                "memory.stat",
+                "anon 1\ninactive_anon 5\ninactive_file 200\n",
+            ),
+        ];
+        check_memory(&v2, Some(0.5));
+        let v1 = [
+            ("cgroup.procs", "77\n"),
+            ("memory.usage_in_bytes", "700\n"),
+            ("memory.limit_in_bytes", "1000\n"),
+            (
+                "memory.stat",
+                "cache 9\ninactive_file 1\ntotal_inactive_file 200\n",
+            ),
+        ];
+        check_memory(&v1, Some(0.5));
+        check_memory(
+            &[
+                ("memory.usage_in_bytes", "700\n"),
+                ("memory.limit_in_bytes", "9223372036854771712\n"),
+            ],
+            None,
+        );
+    }
+
+    #[test]
+    fn an_empty_one_says_nothing() {
+        let memory = [("memory.current", "7\n"), ("memory.max", "1000\n")];
+        check_memory(
+            &[&[("cgroup.events", "populated 0\n")], &memory[..]].concat(),
+            None,
+        );
+        check_memory(&[&[("cgroup.procs", "\n")], &memory[..]].concat(), None);
     }
 
     #[test]
