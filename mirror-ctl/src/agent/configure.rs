@@ -97,10 +97,13 @@ impl Agent {
         links: Vec<Link>,
         before: &[Instance],
     ) -> Result<(), StartError> {
-        self.score = self.watch.follow(&wanted.config);
+        self.watch_health(&wanted.config);
         self.state.instances = wanted.instances;
         self.state.config = wanted.config;
         self.state.regroup();
+        if !self.state.config.predicts() {
+            self.state.forget_foresight();
+        }
         self.learn_links(links);
         self.learn_mode();
         self.learn_neighbours().await?;

@@ -5,7 +5,10 @@ use mirror_common::{
     instance::Vitals,
 };
 
-use super::state::{Instance, State};
+use super::{
+    foresee::Told,
+    state::{Instance, State},
+};
 use crate::{
     health::{
         Cause,
@@ -39,6 +42,17 @@ pub enum Action {
         to: Service,
         /// Why.
         cause: Cause,
+        /// When.
+        time_ns: u64,
+    },
+    /// Tell what is expected of an instance.
+    Foretell {
+        /// Its name.
+        instance: String,
+        /// What.
+        told: Told,
+        /// Why.
+        why: String,
         /// When.
         time_ns: u64,
     },

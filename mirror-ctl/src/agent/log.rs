@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 pub const ENTRIES_MAX: usize = 65_536;
 
 /// Every kind of entry.
-pub const KINDS: [&str; 10] = [
+pub const KINDS: [&str; 11] = [
     "flow-opened",
     "flow-warm",
     "flow-cold",
@@ -25,6 +25,7 @@ pub const KINDS: [&str; 10] = [
     "interface",
     "configuration",
     "order",
+    "prediction",
 ];
 
 /// One entry.

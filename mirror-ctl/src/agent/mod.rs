@@ -3,9 +3,11 @@
 
 mod configure;
 pub mod decide;
+pub mod foresee;
 pub mod log;
 pub mod orders;
 mod ports;
+mod prospects;
 mod publish;
 pub mod sets;
 mod show;
@@ -38,7 +40,7 @@ use crate::{
     config::Config,
     connections::{Rescuer, Sweep, Sweeper},
     dataplane::{Dataplane, DataplaneError},
-    health::{score::Score, watch::Watch},
+    health::watch::Watch,
     metrics::Metrics,
     netlink::{Change, Netlink, Targets},
 };
@@ -138,10 +140,9 @@ pub struct Agent {
     wired: HashMap<u32, [u32; REPLICAS]>,
     /// Interfaces on which something failed.
     broken: HashSet<String>,
-    score: Box<dyn Score>,
-    /// The revision of the scores that are in force.
-    scored: u64,
     watch: Watch,
+    /// The number of the judgement that was followed last.
+    judged: u64,
     sweep: Sweep,
     sweeper: Sweeper,
     rescuer: Rescuer,
@@ -205,15 +206,6 @@ impl Agent {
         }
     }
 
-    /// New flows follow the scores; what is unchanged is not written again.
-    fn follow_scores(&mut self) {
-        let revision = self.score.revision();
-        if revision != self.scored {
-            self.scored = revision;
-            self.publish();
-        }
-    }
-
     async fn handle(&mut self, event: Event) {
         let now_ns = clock::now_ns();
         let actions = match event {
@@ -227,8 +219,9 @@ impl Agent {
             },
             Event::Tick => {
                 self.retry();
-                self.follow_scores();
-                self.state.tick(now_ns)
+                let mut actions = self.state.tick(now_ns);
+                actions.extend(self.foresee(now_ns));
+                actions
             }
             Event::Reported(reports) => {
                 self.log_reports(&reports);
@@ -304,6 +297,22 @@ impl Agent {
                         from: Some(from.name().to_owned()),
                         to: Some(to.name().to_owned()),
                         cause: Some(cause.name().to_owned()),
+                        ..LogEntry::default()
+                    }]);
+                }
+                Action::Foretell {
+                    instance,
+                    told,
+                    why,
+                    time_ns,
+                } => {
+                    info!(instance, told = told.name(), why, "prediction");
+                    self.log.add([LogEntry {
+                        time_ns,
+                        kind: "prediction".to_owned(),
+                        instance: Some(instance),
+                        to: Some(told.name().to_owned()),
+                        cause: Some(why),
                         ..LogEntry::default()
                     }]);
                 }

@@ -43,6 +43,11 @@ impl State {
         }
         let mut actions = self.change(place, now_ns, Cause::Operator, |instance| {
             instance.set_order(order, now_ns);
+            // Nor does a prediction that has been looked at count any longer.
+            if order == Order::None && instance.foreseen.wanted {
+                instance.foreseen.overruled = true;
+                instance.foreseen.evacuate = false;
+            }
             // `restore` overrules what was concluded; a link that is down is a fact.
             if order == Order::None && instance.link_up_ns.is_some() && instance.mac.is_some() {
                 instance.last_failure = None;
@@ -65,7 +70,7 @@ impl State {
             }
             let candidate = |&member: &usize| {
                 let instance = &self.instances[member];
-                instance.candidate(instance.config.score)
+                instance.candidate()
             };
             let candidates: Vec<_> = members.iter().map(candidate).collect();
             // An operator may take out as much as he likes, but not the last one.

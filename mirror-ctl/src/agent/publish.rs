@@ -146,10 +146,7 @@ impl Agent {
     fn decide(&self, vni: &config::Vni, members: &[usize], published: &Published) -> Decision {
         let candidates: Vec<_> = members
             .iter()
-            .map(|&place| {
-                let instance = &self.state.instances[place];
-                instance.candidate(self.score.score(&instance.config.name))
-            })
+            .map(|&place| self.state.instances[place].candidate())
             .collect();
         let policy = Policy {
             sets: Options {

@@ -41,6 +41,7 @@ impl Agent {
                 .collect(),
             names: self.names(),
             census: self.sweep.census.clone(),
+            health: self.health_rows(),
             config: self.state.config.clone(),
         };
         self.views.send_replace(Arc::new(view));
@@ -95,6 +96,10 @@ impl Agent {
         let row = |(instance, share): (&super::state::Instance, f64)| {
             let name = &instance.config.name;
             let mode = self.dataplane.mode(instance.ifindex);
+            let judgement = instance.foreseen.judgement.as_ref();
+            let outlook = judgement.and_then(|(_, judgement)| judgement.outlook);
+            let chances = outlook.and_then(|outlook| outlook.chances);
+            let chance = |place: usize| chances.map(|chances| chances[place].into());
             InstanceRow {
                 name: name.clone(),
                 id: instance.number,
@@ -103,7 +108,12 @@ impl Agent {
                 changed_ns: instance.changed_ns,
                 weight: instance.config.weight,
                 share,
-                score: instance.candidate(self.score.score(name)).score,
+                score: instance.candidate().score,
+                predicted_score: outlook.map(|outlook| outlook.score.into()),
+                p5: chance(0),
+                p15: chance(1),
+                p30: chance(2),
+                p60: chance(3),
                 link: instance.config.link.clone(),
                 mac: instance.mac.map(|mac| mac.to_string()),
                 domain: instance.config.domain.clone(),

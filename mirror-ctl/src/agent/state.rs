@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use mirror_common::instance::{self, Vitals, state};
 
+use super::foresee::Foreseen;
 use crate::{
     clock,
     config::{self, Config, Mac},
@@ -11,6 +12,7 @@ use crate::{
     health::{
         Cause,
         evidence::Evidence,
+        predict::policy::Healths,
         probe::Tally,
         recovery::{Failure, Signs, TRIAL_SCORE},
         silence::Silence,
@@ -65,6 +67,8 @@ pub struct State {
     pub silence: Silence,
     /// Failures of services.
     pub evidence: Evidence,
+    /// What the policy remembers of each VNI's instances.
+    pub foresight: HashMap<String, Healths>,
 }
 
 /// An instance.
@@ -106,6 +110,8 @@ pub struct Instance {
     pub cause: Cause,
     /// Whether somebody was told that it has never been heard.
     pub unheard_told: bool,
+    /// What is expected of it.
+    pub foreseen: Foreseen,
 }
 
 impl Instance {
@@ -130,6 +136,7 @@ impl Instance {
             changed_ns: now_ns,
             cause: Cause::Configured,
             unheard_told: false,
+            foreseen: Foreseen::default(),
         }
     }
 
@@ -139,6 +146,9 @@ impl Instance {
         self.cause = Cause::from_number(record.cause);
         self.changed_ns = record.changed_ns;
         self.deadline_ms = entry.deadline_ms;
+        if entry.state == state::EVACUATING && self.order == Order::None {
+            self.foreseen = Foreseen::recalled();
+        }
         let lasting = matches!(
             self.cause,
             Cause::Silent | Cause::Resets | Cause::Probe | Cause::PartialChecksum
@@ -161,6 +171,7 @@ impl Instance {
             _ if self.failure.is_some() => Service::Dead,
             Order::Evacuate => Service::Evacuating,
             Order::Drain => Service::Draining,
+            Order::None if self.foreseen.evacuate => Service::Evacuating,
             Order::None => Service::Up,
         }
     }
@@ -205,8 +216,17 @@ impl Instance {
         }
     }
 
-    /// The instance as the choice of new flows' ways sees it. `score`: of the score's source.
-    pub fn candidate(&self, score: f64) -> Candidate<'_> {
+    /// Its health score: the configured one, or what is foreseen where that is lower.
+    fn score(&self) -> f64 {
+        match self.foreseen.overruled {
+            true => self.config.score,
+            false => self.config.score.min(self.foreseen.followed()),
+        }
+    }
+
+    /// The instance as the choice of new flows' ways sees it.
+    pub fn candidate(&self) -> Candidate<'_> {
+        let score = self.score();
         Candidate {
             state: self.service(),
             score: match self.trial_ns {
@@ -218,12 +238,17 @@ impl Instance {
         }
     }
 
+    /// An evacuation's patience begins.
+    pub(super) fn be_patient(&mut self, now_ns: u64) {
+        let patience = mirror_common::limits::EVACUATION_PATIENCE_MS;
+        self.deadline_ms = clock::ms(now_ns).wrapping_add(patience);
+    }
+
     /// Sets the order; an evacuation's patience begins.
     pub fn set_order(&mut self, order: Order, now_ns: u64) {
         self.order = order;
         if order == Order::Evacuate {
-            let patience = mirror_common::limits::EVACUATION_PATIENCE_MS;
-            self.deadline_ms = clock::ms(now_ns).wrapping_add(patience);
+            self.be_patient(now_ns);
         }
     }
 }

@@ -82,6 +82,7 @@ fn world() -> State {
         is_native: true,
         silence: Silence::default(),
         evidence: Evidence::default(),
+        foresight: HashMap::new(),
     };
     state.regroup();
     for (ifindex, name) in [(1, "c0"), (2, "ia"), (3, "ib"), (4, "ic")] {
@@ -166,12 +167,12 @@ fn a_link_that_comes_back_is_tried_then_trusted() {
     let actions = state.tick(START + 6 * S);
     assert_eq!(actions[0], Action::WriteInstance(0));
     assert_eq!(service(&state, "a"), (Service::Up, Cause::Probation));
-    assert!(state.instances[0].candidate(1.0).score < 0.1);
+    assert!(state.instances[0].candidate().score < 0.1);
     // Heard for a second.
     state.instances[0].vitals.heard_ns = START + 6 * S + 1;
     state.tick(START + 7 * S);
     assert_eq!(service(&state, "a"), (Service::Up, Cause::Recovered));
-    assert_eq!(state.instances[0].candidate(1.0).score, 1.0);
+    assert_eq!(state.instances[0].candidate().score, 1.0);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use mirror_common::LAYOUT_VERSION;
 use serde::{Deserialize, Serialize};
 
+use super::foresee::Foreseen;
 use crate::{
     config::Config,
     connections::{Census, Names},
@@ -30,6 +31,8 @@ pub struct View {
     pub names: Names,
     /// The flows by several counts.
     pub census: Census,
+    /// What is expected of the instances; empty where nothing is predicted.
+    pub health: Vec<HealthRow>,
     /// What the agent runs by.
     pub config: Config,
 }
@@ -102,8 +105,23 @@ pub struct InstanceRow {
     pub weight: u32,
     /// Its share of new flows as it is in force, of all VNIs the greatest.
     pub share: f64,
-    /// Its health score.
+    /// Its health score, as new flows follow it.
     pub score: f64,
+    /// The score that is predicted; none while nothing is known or predicted.
+    #[serde(default)]
+    pub predicted_score: Option<f64>,
+    /// The probability of failing within 5 s, by a model.
+    #[serde(default)]
+    pub p5: Option<f64>,
+    /// Within 15 s.
+    #[serde(default)]
+    pub p15: Option<f64>,
+    /// Within 30 s.
+    #[serde(default)]
+    pub p30: Option<f64>,
+    /// Within 60 s.
+    #[serde(default)]
+    pub p60: Option<f64>,
     /// The interface that leads to it.
     pub link: String,
     /// Its hardware address.
@@ -179,4 +197,102 @@ pub struct MirrorRow {
     pub state: String,
     /// Its part of the VNI's new flows, 0 to 1.
     pub share: f64,
+}
+
+/// `health explain`: what is expected of an instance, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HealthRow {
+    /// The instance.
+    pub instance: String,
+    /// The VNI among whose instances it looks worst.
+    pub vni: Option<String>,
+    /// Its score, as new flows follow it.
+    pub score: f64,
+    /// The score that is predicted; none while nothing is known.
+    pub predicted_score: Option<f64>,
+    /// The probabilities of failing within 5, 15, 30 and 60 s, by a model.
+    pub chances: Option<[f64; 4]>,
+    /// The risk by layer A.
+    pub layer_a_risk: Option<f64>,
+    /// `answers`, `missing`, or `none` where only the dataplane tells of it.
+    pub source: String,
+    /// Whether its established flows leave because of it.
+    pub evacuated: bool,
+    /// Whether an operator said that it is to serve all the same.
+    pub overruled: bool,
+    /// In how many seconds its memory is used up.
+    pub memory_used_up_s: Option<f64>,
+    /// Which signals raise its risk, the greatest first.
+    pub reasons: Vec<ReasonRow>,
+    /// Its signals that are there.
+    pub signals: Vec<SignalRow>,
+}
+
+/// A signal's part in a risk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReasonRow {
+    /// The signal.
+    pub signal: String,
+    /// How much lower the risk would be were it as usual.
+    pub risk: f64,
+}
+
+/// A signal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SignalRow {
+    /// The signal, with its unit.
+    pub signal: String,
+    /// Its value, smoothed.
+    pub value: f64,
+    /// How far it is from its own usual level, in deviations.
+    pub level: f64,
+    /// How far it is from the peers, in deviations.
+    pub peers: f64,
+}
+
+impl HealthRow {
+    /// Of what is foreseen of an instance.
+    pub fn of(instance: &str, score: f64, has_source: bool, foreseen: &Foreseen) -> Self {
+        let judgement = foreseen.judgement.as_ref();
+        let outlook = judgement.and_then(|(_, judgement)| judgement.outlook);
+        let source = match (has_source, foreseen.missing) {
+            (false, _) => "none",
+            (true, false) => "answers",
+            (true, true) => "missing",
+        };
+        let mut row = Self {
+            instance: instance.to_owned(),
+            vni: judgement.map(|(vni, _)| vni.clone()),
+            score,
+            predicted_score: outlook.map(|outlook| outlook.score.into()),
+            chances: outlook.and_then(|o| Some(o.chances?.map(f64::from))),
+            layer_a_risk: outlook.map(|outlook| outlook.baseline.into()),
+            source: source.to_owned(),
+            evacuated: foreseen.evacuate,
+            overruled: foreseen.overruled,
+            memory_used_up_s: None,
+            reasons: Vec::new(),
+            signals: Vec::new(),
+        };
+        if let Some((_, judgement)) = judgement {
+            row.memory_used_up_s = judgement.depletion_s.map(f64::from);
+            let reasons = judgement.reasons.iter();
+            row.reasons = reasons
+                .map(|reason| ReasonRow {
+                    signal: reason.signal.to_owned(),
+                    risk: reason.risk.into(),
+                })
+                .collect();
+            let standings = judgement.standings.iter();
+            row.signals = standings
+                .map(|standing| SignalRow {
+                    signal: standing.signal.name().to_owned(),
+                    value: standing.value.into(),
+                    level: standing.level.into(),
+                    peers: standing.peers.into(),
+                })
+                .collect();
+        }
+        row
+    }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use axum::{
     Json,
-    extract::{Query, State},
+    extract::{Path, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -15,7 +15,7 @@ use super::{Shared, stream::Kinds};
 use crate::{
     agent::{
         log::LogEntry,
-        view::{InstanceRow, MirrorRow, StatusRow, VniRow},
+        view::{HealthRow, InstanceRow, MirrorRow, StatusRow, VniRow},
     },
     clock,
     connections::{
@@ -65,6 +65,22 @@ pub(super) async fn status(State(shared): State<Shared>) -> Result<Json<StatusRo
 
 pub(super) async fn instances(State(shared): State<Shared>) -> Json<Vec<InstanceRow>> {
     Json(shared.views.borrow().instances.clone())
+}
+
+/// What is expected of an instance, and why.
+pub(super) async fn health(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+) -> Result<Json<HealthRow>, Failed> {
+    let view = Arc::clone(&shared.views.borrow());
+    let none = |why: String| Failed(StatusCode::NOT_FOUND, why);
+    if !view.instances.iter().any(|row| row.name == name) {
+        return Err(none(format!("there is no instance {name:?}")));
+    }
+    let found = view.health.iter().find(|row| row.instance == name);
+    found.cloned().map(Json).ok_or_else(|| {
+        none("nothing is predicted: no instance has `metrics` and there is no model".to_owned())
+    })
 }
 
 pub(super) async fn vnis(State(shared): State<Shared>) -> Json<Vec<VniRow>> {

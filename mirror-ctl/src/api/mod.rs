@@ -99,6 +99,7 @@ fn router(shared: Shared) -> Router {
     Router::new()
         .route("/v1/status", get(handlers::status))
         .route("/v1/instances", get(handlers::instances))
+        .route("/v1/instances/{name}/health", get(handlers::health))
         .route("/v1/instances/{name}/{order}", post(orders::order))
         .route("/v1/vnis", get(handlers::vnis))
         .route("/v1/mirrors", get(handlers::mirrors))

@@ -60,6 +60,11 @@ impl Config {
         })
     }
 
+    /// Whether failures are predicted: something is to be asked of instances, or there is a model.
+    pub fn predicts(&self) -> bool {
+        self.health.model.is_some() || self.instances.iter().any(|i| i.metrics.is_some())
+    }
+
     /// The mode that was asked for on an interface.
     pub fn mode(&self, interface: &str) -> Mode {
         self.interfaces
@@ -85,11 +90,32 @@ impl Config {
     }
 }
 
-/// Prediction of failures.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+/// `[health]`: prediction of failures.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Health {
     /// The model; none: layer A alone.
     pub model: Option<PathBuf>,
+    /// How often instances are judged.
+    pub interval_ms: u32,
+    /// What predictions may do.
+    pub apply: Apply,
+    /// A risk above this moves an instance's established flows.
+    pub evacuate_risk: f64,
+    /// Most of a VNI's capacity that may be out when an instance is evacuated.
+    pub shed_max: f64,
+}
+
+/// What predictions may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Apply {
+    /// They are shown.
+    Nothing,
+    /// And new flows follow the scores.
+    NewFlows,
+    /// And established flows leave who is about to fail.
+    #[default]
+    AllFlows,
 }
 
 /// Which program an interface carries.
@@ -168,7 +194,7 @@ pub struct Instance {
     pub address: Option<IpAddr>,
     /// Its share of new flows.
     pub weight: u32,
-    /// Its health score until a prediction engine supplies one.
+    /// Its health score; one that is predicted counts where it is lower.
     pub score: f64,
     /// Where its own signals are: a node exporter or a cgroup.
     pub metrics: Option<Place>,

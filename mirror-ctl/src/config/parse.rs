@@ -10,7 +10,7 @@ use mirror_common::limits;
 use toml::de::DeTable;
 
 use super::{
-    Ack, Agent, Close, Config, Detect, Finding, Health, Instance, Interface, Mac, Mode,
+    Ack, Agent, Apply, Close, Config, Detect, Finding, Health, Instance, Interface, Mac, Mode,
     NAME_BYTES_MAX, OnLoss, Probe, Vni,
     reader::{At, Report, Section},
 };
@@ -20,6 +20,8 @@ const INTERFACE_BYTES_MAX: usize = 15;
 /// Addresses of one VNI: its number in a flow key is a byte.
 const ADDRESSES_MAX: usize = 256;
 const DAY_MS: u32 = 86_400_000;
+/// Seconds are what a model's horizons are in.
+const MODEL_INTERVAL_MS: u32 = 1_000;
 
 pub(super) fn config(text: &str) -> Result<Config, Vec<Finding>> {
     let report = Report::new(text);
@@ -67,8 +69,27 @@ fn absolute(text: &str) -> Result<PathBuf, String> {
 
 fn health(section: &Section<'_>) -> Health {
     let model = section.parsed("model", absolute).map(|at| at.value);
+    let interval = section.integer("interval_ms", 250..=10_000, MODEL_INTERVAL_MS);
+    if model.is_some() && interval.value != MODEL_INTERVAL_MS {
+        section.wrong(
+            interval.line,
+            format!("a model was trained on readings every {MODEL_INTERVAL_MS} ms: with one, interval_ms must be that"),
+        );
+    }
+    let applies = [
+        ("nothing", Apply::Nothing),
+        ("new-flows", Apply::NewFlows),
+        ("all-flows", Apply::AllFlows),
+    ];
+    let health = Health {
+        model,
+        interval_ms: interval.value,
+        apply: section.choice("apply", &applies, Apply::AllFlows),
+        evacuate_risk: section.fraction("evacuate_risk", 0.5),
+        shed_max: section.fraction("shed_max", 0.5),
+    };
     section.finish();
-    Health { model }
+    health
 }
 
 fn agent(section: &Section<'_>) -> Agent {

@@ -57,6 +57,31 @@ fn prediction_is_off_unless_asked_for() {
 }
 
 #[test]
+fn what_predictions_may_do_is_checked() {
+    let with = |lines: &str| format!("[health]\n{lines}\n{GOOD}");
+    let good = with("apply = \"new-flows\"\ninterval_ms = 250\nevacuate_risk = 0.7");
+    let config = Config::parse(Path::new("mirror.toml"), &good).unwrap();
+    assert_eq!(config.health.apply, super::Apply::NewFlows);
+    assert!(!config.predicts());
+    for (lines, wrong) in [
+        (
+            "apply = \"all\"",
+            "mirror.toml:2: health: apply must be \"nothing\" or \"new-flows\" or \"all-flows\", not \"all\"",
+        ),
+        (
+            "model = \"/m\"\ninterval_ms = 250",
+            "mirror.toml:3: health: a model was trained on readings every 1000 ms: with one, interval_ms must be that",
+        ),
+        (
+            "shed_max = 1.5",
+            "mirror.toml:2: health: shed_max must be 0.0 to 1.0, not 1.5",
+        ),
+    ] {
+        check(&with(lines), wrong);
+    }
+}
+
+#[test]
 fn a_good_file_has_defaults() {
     let config = Config::parse(Path::new("mirror.toml"), GOOD).unwrap();
     assert_eq!(config.mode("c0"), Mode::Generic);

@@ -1,7 +1,8 @@
 //! How well the instances are: detection of hard failure ([`silence`], [`evidence`], [`probe`])
-//! and of recovery ([`recovery`]), prediction of failure ([`predict`]), and where a score comes
-//! from ([`score`]).
+//! and of recovery ([`recovery`]), prediction of failure ([`predict`]) at work in a task of its own
+//! ([`watch`]), which leaves what it expects on a [`board`].
 
+pub mod board;
 pub mod collect;
 pub mod evidence;
 pub mod predict;
@@ -9,7 +10,6 @@ pub mod probe;
 pub mod public;
 pub mod recording;
 pub mod recovery;
-pub mod score;
 pub mod silence;
 pub mod sim;
 pub mod watch;
@@ -44,10 +44,12 @@ pub enum Cause {
     NoRedirect = 10,
     /// It sends checksums that are only partly computed.
     PartialChecksum = 11,
+    /// It was expected to fail, or is not any more.
+    Predicted = 12,
 }
 
 impl Cause {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::None,
         Self::Configured,
         Self::LinkDown,
@@ -60,6 +62,7 @@ impl Cause {
         Self::Recovered,
         Self::NoRedirect,
         Self::PartialChecksum,
+        Self::Predicted,
     ];
 
     /// The cause's name in tables and JSON.
@@ -77,6 +80,7 @@ impl Cause {
             Self::Recovered => "recovered",
             Self::NoRedirect => "no-redirect",
             Self::PartialChecksum => "partial-checksum",
+            Self::Predicted => "predicted",
         }
     }
 

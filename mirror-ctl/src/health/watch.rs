@@ -1,152 +1,216 @@
-//! The engine at work: once a second it asks every instance's source, judges, and leaves scores on the board that the
-//! agent decides by. A task of its own: whatever a source does, it delays nobody but the scores.
+//! The engine at work: at its pace it asks every instance's source, adds what the dataplane noticed, judges, and leaves
+//! what it expects on the board that the agent decides by. A task of its own: whatever a source does, it delays nobody but
+//! what is expected.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fs,
+    hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use tokio::{
     task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
-use tracing::{info, warn};
 
 use super::{
-    collect::source::Source,
+    board::{Board, Judged, Judgement, Noticed},
+    collect::{
+        passive,
+        source::{Place, Source},
+    },
     predict::{
         engine::Fleet,
         model::Model,
         model_file::{self, FILE_BYTES_MAX},
-        policy::{Healths, Known, Policy},
         signal::Reading,
     },
-    score::{Board, Configured, Predicted, Score},
 };
-use crate::{clock, config::Config, dataplane::chain};
+use crate::{
+    clock,
+    config::{Config, Health},
+    dataplane::chain,
+};
 
-const EVERY: Duration = Duration::from_secs(1);
+/// A risk below this is not explained: that costs a prediction a signal.
+const EXPLAINED_RISK_MIN: f32 = 0.1;
 
-/// The task, and the model that it judges by.
+/// The task, what it was told to follow, and the model that it judges by.
 #[derive(Default)]
 pub struct Watch {
     task: Option<JoinHandle<()>>,
-    model: Option<Arc<Model>>,
+    followed: Option<Followed>,
+    model: Option<(u64, Arc<Model>)>,
+    /// Where it leaves what it expects.
+    pub board: Board,
+}
+
+/// What of a configuration matters to the engine.
+#[derive(Clone, Debug, PartialEq)]
+struct Followed {
+    health: Health,
+    sources: Vec<(String, Place)>,
+    vnis: Vec<(String, Vec<String>)>,
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
+        self.stop();
     }
 }
 
 impl Watch {
-    /// Follows a configuration from now on; where the scores are. Must be called within a runtime.
-    pub fn follow(&mut self, config: &Config) -> Box<dyn Score> {
+    /// Follows a configuration from now on. What it does not change goes on with all that is known. Must be called
+    /// within a runtime.
+    ///
+    /// # Errors
+    /// Why the model is not taken; the one before stays.
+    pub fn follow(&mut self, config: &Config) -> Result<(), String> {
+        let sources = config.instances.iter();
+        let followed = Followed {
+            health: config.health.clone(),
+            sources: sources
+                .filter_map(|i| Some((i.name.clone(), i.metrics.clone()?)))
+                .collect(),
+            vnis: config
+                .vnis
+                .iter()
+                .map(|vni| (vni.name.clone(), vni.instances.clone()))
+                .collect(),
+        };
+        let before = self.model.as_ref().map(|(hash, _)| *hash);
+        let loaded = config.health.model.as_deref().map(load).transpose();
+        // The file may be another one under the same name: it is always read anew.
+        let refused = loaded.map(|model| self.model = model);
+        let refused = refused.map_err(|error| chain(&*error));
+        let same_model = before == self.model.as_ref().map(|(hash, _)| *hash);
+        if self.followed.as_ref() == Some(&followed) && same_model {
+            return refused;
+        }
+        self.stop();
+        if config.predicts() {
+            let tick = Duration::from_millis(config.health.interval_ms.into());
+            let services = followed.vnis.iter().map(|(vni, members)| Service {
+                vni: vni.clone(),
+                members: members.clone(),
+                fleet: Fleet::paced(
+                    self.model.as_ref().map(|(_, m)| Arc::clone(m)),
+                    tick.as_secs_f32(),
+                ),
+            });
+            let work = run(
+                followed.sources.iter().cloned().map(source).collect(),
+                services.collect(),
+                self.board.clone(),
+                tick,
+            );
+            self.task = Some(tokio::spawn(work));
+        }
+        self.followed = Some(followed);
+        refused
+    }
+
+    fn stop(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
         }
-        let configured = Configured::of(&config.instances);
-        let sources: Vec<Source> = config
-            .instances
-            .iter()
-            .filter_map(|i| Some(Source::new(i.name.clone(), i.metrics.clone()?)))
-            .collect();
-        if sources.is_empty() {
-            return Box::new(configured);
-        }
-        match config.health.model.as_deref().map(load).transpose() {
-            Ok(model) => self.model = model.map(Arc::new),
-            Err(error) => warn!("the prediction model stays as it is: {}", chain(&*error)),
-        }
-        let services = config.vnis.iter().map(|vni| Service {
-            members: members(config, &vni.instances),
-            fleet: Fleet::new(self.model.clone()),
-            healths: Healths::default(),
-        });
-        let board = Board::default();
-        let work = run(sources, services.collect(), board.clone());
-        self.task = Some(tokio::spawn(work));
-        Box::new(Predicted::new(configured, board, clock::now_ns))
     }
 }
 
-/// Instances of one VNI with their weights.
-fn members(config: &Config, names: &[String]) -> Vec<(String, f32)> {
-    let of = |name: &String| {
-        let found = config.instances.iter().find(|i| i.name == *name);
-        (name.clone(), found.map_or(0.0, |i| i.weight as f32))
-    };
-    names.iter().map(of).collect()
+fn source((name, place): (String, Place)) -> Source {
+    Source::new(name, place)
 }
 
 /// One VNI: its instances are each other's peers.
 struct Service {
-    members: Vec<(String, f32)>,
+    vni: String,
+    members: Vec<String>,
     fleet: Fleet,
-    healths: Healths,
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-fn load(path: &Path) -> Result<Model, AnyError> {
+/// A model, and a hash of its file by which it is known again.
+fn load(path: &Path) -> Result<(u64, Arc<Model>), AnyError> {
     let length = fs::metadata(path)?.len();
     if length > FILE_BYTES_MAX as u64 {
         return Err(model_file::ModelError::TooLarge(length).into());
     }
-    Ok(model_file::decode(&fs::read(path)?)?)
+    let bytes = fs::read(path)?;
+    let model = Arc::new(model_file::decode(&bytes)?);
+    Ok((
+        BuildHasherDefault::<DefaultHasher>::default().hash_one(bytes),
+        model,
+    ))
 }
 
-async fn run(mut sources: Vec<Source>, mut services: Vec<Service>, board: Board) {
-    let mut ticks = interval(EVERY);
+/// What was heard of an instance in a tick; none: its source did not answer.
+type Heard = HashMap<String, Option<Reading>>;
+
+async fn run(mut sources: Vec<Source>, mut services: Vec<Service>, board: Board, tick: Duration) {
+    let mut ticks = interval(tick);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut silent = vec![false; sources.len()];
+    let mut before: HashMap<String, Noticed> = HashMap::new();
+    // What happened between two looks needs two of them.
+    ticks.tick().await;
+    join_all(sources.iter_mut().map(Source::read)).await;
     loop {
         ticks.tick().await;
         let readings = join_all(sources.iter_mut().map(Source::read)).await;
-        for ((source, reading), silent) in sources.iter().zip(&readings).zip(&mut silent) {
-            if reading.is_none() != *silent {
-                *silent = reading.is_none();
-                match silent {
-                    true => info!("{}: its metrics are missing; its score stays", source.name),
-                    false => info!("{}: its metrics are there", source.name),
-                }
+        let named = sources.iter().map(|source| source.name.clone());
+        let mut heard: Heard = named.zip(readings).collect();
+        let noticed = board.noticed();
+        for (name, now) in &noticed {
+            let passive = before.get(name).map(|before| passive::since(before, now));
+            // What a source that is missing would have said is unknown, whatever else is known.
+            let of_it = heard
+                .entry(name.clone())
+                .or_insert_with(|| Some(Reading::default()));
+            if let (Some(reading), Some(passive)) = (of_it, passive) {
+                reading.fill_from(&passive);
             }
         }
-        let named = sources.iter().map(|source| source.name.as_str());
-        let readings: Vec<(&str, Option<&Reading>)> =
-            named.zip(readings.iter().map(Option::as_ref)).collect();
-        for service in &mut services {
-            service.judge(&readings, &board, clock::now_ns());
-        }
+        before = noticed;
+        board.post(Judged {
+            number: 0,
+            made_ns: clock::now_ns(),
+            tick_s: tick.as_secs_f32(),
+            vnis: services
+                .iter_mut()
+                .map(|service| service.judge(&heard))
+                .collect(),
+        });
     }
 }
 
 impl Service {
-    /// Posts the scores of those that were heard; the others' go stale, which changes nothing.
-    fn judge(&mut self, readings: &[(&str, Option<&Reading>)], board: &Board, now_ns: u64) {
-        let heard = |name: &str| {
-            let found = readings.iter().find(|(other, _)| *other == name);
-            found.and_then(|(_, reading)| *reading)
-        };
-        let names = self.members.iter().map(|(name, _)| name.as_str());
+    /// What is expected of the members that were heard; of the others nothing is, which changes nothing.
+    fn judge(&mut self, heard: &Heard) -> (String, Vec<Judgement>) {
+        let of = |name: &str| heard.get(name).and_then(Option::as_ref);
+        let names = self.members.iter().map(String::as_str);
         self.fleet
-            .tick(names.filter_map(|name| Some((name, heard(name)?))));
-        let known: Vec<Known<'_>> = self
-            .members
-            .iter()
-            .map(|(name, capacity)| Known {
-                name,
-                capacity: *capacity,
-                outlook: heard(name).and_then(|_| self.fleet.outlook(name)),
-            })
-            .collect();
-        let decisions = self.healths.update(&Policy::default(), &known);
-        for (decision, known) in decisions.iter().zip(&known) {
-            if known.outlook.is_some() {
-                board.post(&decision.name, f64::from(decision.score), now_ns);
+            .tick(names.filter_map(|name| Some((name, of(name)?))));
+        let judge = |name: &String| {
+            let known = of(name).is_some() && self.fleet.is_settled(name);
+            let outlook = known.then(|| self.fleet.outlook(name)).flatten();
+            let explained = outlook.is_some_and(|o| o.risk() >= EXPLAINED_RISK_MIN);
+            Judgement {
+                instance: name.clone(),
+                outlook,
+                missing: matches!(heard.get(name), Some(None)),
+                depletion_s: self.fleet.depletion_s(name),
+                reasons: match explained {
+                    true => self.fleet.explain(name),
+                    false => Vec::new(),
+                },
+                standings: self.fleet.standings(name),
             }
-        }
+        };
+        (self.vni.clone(), self.members.iter().map(judge).collect())
     }
 }
 
@@ -156,34 +220,38 @@ mod tests {
     use crate::health::predict::signal::Signal;
 
     #[test]
-    fn who_is_ill_loses_score_and_who_is_not_heard_keeps_silent() {
-        let board = Board::default();
+    fn who_is_ill_loses_score_and_who_is_not_heard_is_unknown() {
         let mut service = Service {
-            members: ["a", "b", "c", "d"].map(|n| (n.to_owned(), 1.0)).to_vec(),
+            vni: "web".to_owned(),
+            members: ["a", "b", "c", "d"].map(str::to_owned).to_vec(),
             fleet: Fleet::new(None),
-            healths: Healths::default(),
         };
         let reading = |value: f32| {
             let mut reading = Reading::default();
             for signal in [Signal::Memory, Signal::PressureMemory, Signal::RunQueue] {
                 reading.set(signal, value);
             }
-            reading
+            Some(reading)
         };
-        let (well, ill) = (reading(0.2), reading(9.0));
+        let mut judged = Vec::new();
         for tick in 0..100 {
-            let of_a = if tick < 80 { &well } else { &ill };
+            let of_a = reading(if tick < 80 { 0.2 } else { 9.0 });
             let heard = [
-                ("a", Some(of_a)),
-                ("b", Some(&well)),
-                ("c", Some(&well)),
+                ("a", of_a),
+                ("b", reading(0.2)),
+                ("c", reading(0.2)),
                 ("d", None),
             ];
-            service.judge(&heard, &board, tick * 1_000_000_000);
+            let heard = heard.map(|(name, heard)| (name.to_owned(), heard));
+            judged = service.judge(&heard.into()).1;
+            if tick == 20 {
+                assert_eq!(judged[0].outlook, None, "it is not known yet what is usual");
+            }
         }
-        let score = Predicted::new(Configured::default(), board, || 100_000_000_000);
-        assert!(score.score("a") < 0.1);
-        assert!(score.score("b") > 0.9);
-        assert!(score.score("d").is_nan());
+        let score = |place: usize| judged[place].outlook.map(|outlook| outlook.score);
+        assert!(score(0).unwrap() < 0.1 && !judged[0].reasons.is_empty());
+        assert!(score(1).unwrap() > 0.9 && judged[1].reasons.is_empty());
+        assert_eq!(score(3), None);
+        assert!(judged[3].missing && !judged[0].missing);
     }
 }

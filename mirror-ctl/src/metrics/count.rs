@@ -1,7 +1,8 @@
 //! Counts what happens, as it is logged: the log forgets its oldest entries, the counts do not.
 
 use super::{
-    ByInstanceChange, ByVni, ByVniInstance, ByVniInstanceCause, ByVniInstanceReason, Metrics,
+    ByInstanceChange, ByInstancePrediction, ByVni, ByVniInstance, ByVniInstanceCause,
+    ByVniInstanceReason, Metrics,
 };
 use crate::agent::log::LogEntry;
 
@@ -42,6 +43,13 @@ impl Metrics {
                     cause: text(&entry.cause),
                 };
                 self.instance_changes.get_or_create(&labels).inc()
+            }
+            "prediction" => {
+                let labels = ByInstancePrediction {
+                    compute_instance: text(&entry.instance),
+                    told: text(&entry.to),
+                };
+                self.predictions.get_or_create(&labels).inc()
             }
             "configuration" => self.configurations.inc(),
             _ => 0,

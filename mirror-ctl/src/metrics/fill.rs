@@ -3,8 +3,8 @@
 use mirror_common::{LAYOUT_VERSION, instance::Vitals, limits, reason::Reason};
 
 use super::{
-    Build, ByInstance, ByInstanceReason, ByInterface, ByMap, ByName, ByReason, ByState, ByVni,
-    ByVniInstance, ByVniReason, Metrics, set,
+    Build, ByInstance, ByInstanceHorizon, ByInstanceReason, ByInterface, ByMap, ByName, ByReason,
+    ByState, ByVni, ByVniInstance, ByVniReason, Metrics, set,
 };
 use crate::{
     agent::view::{InstanceRow, View},
@@ -85,8 +85,10 @@ impl Metrics {
         // Removed ones must not go on being reported.
         self.instance_state.clear();
         self.instance_cold.clear();
+        self.instance_chance.clear();
         for family in [
             &self.instance_score,
+            &self.instance_predicted,
             &self.instance_weight,
             &self.instance_active,
             &self.instance_warm,
@@ -127,6 +129,24 @@ impl Metrics {
             (&self.instance_warm, row.warm as f64),
         ] {
             family.get_or_create(&labels).set(value);
+        }
+        if let Some(score) = row.predicted_score {
+            self.instance_predicted.get_or_create(&labels).set(score);
+        }
+        let chances = [
+            ("5", row.p5),
+            ("15", row.p15),
+            ("30", row.p30),
+            ("60", row.p60),
+        ];
+        for (horizon_s, chance) in chances {
+            let Some(chance) = chance else { continue };
+            let compute_instance = row.name.clone();
+            let labels = ByInstanceHorizon {
+                compute_instance,
+                horizon_s,
+            };
+            self.instance_chance.get_or_create(&labels).set(chance);
         }
         for (family, value) in [
             (&self.instance_sent, vitals.sent),

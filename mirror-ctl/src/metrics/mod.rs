@@ -102,6 +102,10 @@ metrics! {
     instance_state: Family<ByState, Level> = "instance_state";
     /// Health score, 0 to 1.
     instance_score: Family<ByInstance, Level> = "instance_score";
+    /// Score that is predicted, 0 to 1; absent while nothing is known.
+    instance_predicted: Family<ByInstance, Level> = "instance_predicted_score";
+    /// Probability of failing within so many seconds, by the model.
+    instance_chance: Family<ByInstanceHorizon, Level> = "instance_failure_probability";
     /// Configured weight.
     instance_weight: Family<ByInstance, Level> = "instance_weight";
     /// Flows that the instance answers.
@@ -145,6 +149,8 @@ metrics! {
     takeovers: Family<ByVniInstanceCause, Counter> = "takeovers";
     /// Changes of an instance's state, by the new state and the cause.
     instance_changes: Family<ByInstanceChange, Counter> = "instance_changes";
+    /// What predictions led to, by instance and what was told.
+    predictions: Family<ByInstancePrediction, Counter> = "predictions";
     /// Configurations put in force.
     configurations: Counter = "configurations";
 }
@@ -201,6 +207,8 @@ labels! {
     ByState { compute_instance: String, state: &'static str }
     ByInstance { compute_instance: String }
     ByInstanceReason { compute_instance: String, reason: &'static str }
+    ByInstanceHorizon { compute_instance: String, horizon_s: &'static str }
+    ByInstancePrediction { compute_instance: String, told: String }
     ByInstanceChange { compute_instance: String, state: String, cause: String }
     ByVni { vni: String }
     ByVniReason { vni: String, reason: &'static str }

@@ -1,8 +1,9 @@
-//! `mirror-ctl health`: training, evaluating and explaining predictions. Needs no agent.
+//! `mirror-ctl health`: training, evaluating and explaining predictions. Only `explain` without a recording asks an agent.
 
 mod bench;
 mod chart;
 mod eval;
+mod live;
 mod play;
 mod record;
 mod report;
@@ -13,10 +14,13 @@ use std::{ffi::OsString, path::PathBuf};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::health::{
-    collect::source::Source,
-    public::{Split, Task},
-    sim::Family,
+use crate::{
+    DEFAULT_SOCKET,
+    health::{
+        collect::source::Source,
+        public::{Split, Task},
+        sim::Family,
+    },
 };
 
 const EXAMPLES: &str = "\
@@ -24,7 +28,8 @@ Examples:
   mirror-ctl health train model.bin                     a model from the simulated corpus
   mirror-ctl health eval --model model.bin              how well it does on what it has not seen
   mirror-ctl health record web.rec --source web-1=http://10.66.1.2:9100/metrics
-  mirror-ctl health replay web.rec --model model.bin    what would have been done, and when";
+  mirror-ctl health replay web.rec --model model.bin    what would have been done, and when
+  mirror-ctl health explain web-1                       why the running agent thinks so of it";
 
 /// Train, evaluate and explain the prediction of failures.
 #[derive(Debug, Parser)]
@@ -46,7 +51,7 @@ enum Verb {
     Simulate(Simulate),
     /// Tell what would have been done, and when, with what was recorded.
     Replay(Play),
-    /// Tell which signals moved an instance's score.
+    /// Tell which signals moved an instance's score: now, as the running agent has it, or in a recording.
     Explain(Explain),
     /// Measure what features and inference cost here.
     Bench(Bench),
@@ -97,11 +102,17 @@ struct Play {
 struct Explain {
     /// The instance.
     instance: String,
-    #[command(flatten)]
-    play: Play,
+    /// A recording; without one the running agent is asked.
+    file: Option<PathBuf>,
+    /// The model to judge the recording by; without one, layer A alone.
+    #[arg(long, value_name = "FILE", requires = "file")]
+    model: Option<PathBuf>,
     /// Seconds from the recording's start [default: when its risk is greatest].
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", requires = "file")]
     at: Option<f64>,
+    /// The agent's socket.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, env = "MIRROR_SOCKET", conflicts_with = "file")]
+    socket: PathBuf,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -190,7 +201,10 @@ pub(super) fn run(rest: &[OsString]) -> Result<()> {
         Verb::Record(args) => record::run(&args),
         Verb::Simulate(args) => record::simulate(&args),
         Verb::Replay(args) => play::replay(&args),
-        Verb::Explain(args) => play::explain(&args),
+        Verb::Explain(args) => match &args.file {
+            Some(file) => play::explain(&args, file),
+            None => live::explain(&args),
+        },
         Verb::Bench(args) => bench::run(&args),
     }
 }

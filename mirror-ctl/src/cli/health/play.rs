@@ -1,6 +1,6 @@
 //! `health replay` and `health explain`: a recording played to the engine again.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::{Result, bail};
 use serde_json::json;
@@ -9,8 +9,7 @@ use super::{Explain, Play, train};
 use crate::health::{
     predict::{
         engine::{Fleet, Outlook},
-        explain::explain as reasons,
-        features::Row,
+        explain::Reason,
         policy::{Healths, Known, Policy},
     },
     recording::{Moment, Recording},
@@ -60,6 +59,7 @@ pub(super) fn replay(args: &Play) -> Result<()> {
                 outlook: (reading.present() != 0)
                     .then(|| fleet.outlook(name))
                     .flatten(),
+                out: false,
             })
             .collect();
         for (decision, known) in healths.update(&policy, &known).into_iter().zip(&known) {
@@ -86,16 +86,16 @@ pub(super) fn replay(args: &Play) -> Result<()> {
     })
 }
 
-pub(super) fn explain(args: &Explain) -> Result<()> {
-    let mut found: Option<(f64, Row, Outlook)> = None;
-    let mut model = None;
-    play(&args.play, &mut |at_s, fleet, _| {
-        let (Some((row, _)), Some(outlook)) =
-            (fleet.row(&args.instance), fleet.outlook(&args.instance))
-        else {
+pub(super) fn explain(args: &Explain, file: &Path) -> Result<()> {
+    let mut found: Option<(f64, Vec<Reason>, Outlook)> = None;
+    let recording = Play {
+        file: file.to_owned(),
+        model: args.model.clone(),
+    };
+    play(&recording, &mut |at_s, fleet, _| {
+        let Some(outlook) = fleet.outlook(&args.instance) else {
             return;
         };
-        model = model.take().or_else(|| fleet.model().cloned());
         let wanted = match args.at {
             Some(at) => at_s <= at,
             None => found
@@ -103,13 +103,12 @@ pub(super) fn explain(args: &Explain) -> Result<()> {
                 .is_none_or(|(.., most)| outlook.risk() > most.risk()),
         };
         if wanted {
-            found = Some((at_s, row, outlook));
+            found = Some((at_s, fleet.explain(&args.instance), outlook));
         }
     })?;
-    let Some((at_s, row, outlook)) = found else {
+    let Some((at_s, reasons, outlook)) = found else {
         bail!("{} is not in the recording", args.instance);
     };
-    let reasons = reasons(model.as_ref(), &row);
     if args.json {
         let value = json!({
             "instance": args.instance,

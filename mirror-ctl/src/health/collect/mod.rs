@@ -4,6 +4,7 @@
 pub mod cgroup;
 pub mod exporter;
 pub mod fetch;
+pub mod passive;
 pub mod source;
 
 use super::predict::signal::{Reading, Signal};

@@ -1,6 +1,6 @@
 //! Layer A: what is asked of an instance without any training. Robust z-scores of its symptoms, against its own past
-//! and against its peers, and a φ-accrual detector on the answers it owes. Always on; layer B may add to it, never
-//! take from it.
+//! and against its peers, a φ-accrual detector on the answers it owes, and when its memory will be used up at the rate
+//! at which it fills. Always on; layer B may add to it, never take from it.
 
 use super::{
     calibrate::sigmoid,
@@ -24,10 +24,15 @@ const EVIDENCE_MAX: f32 = 15.0;
 /// Where there are peers the smaller of both distances counts: what is usual for it is no symptom, nor is what all share.
 #[must_use]
 pub fn evidence(history: &History, peers: &Peers) -> f32 {
+    evidence_without(history, peers, None)
+}
+
+/// The same as if one signal were as usual.
+pub(super) fn evidence_without(history: &History, peers: &Peers, but: Option<Signal>) -> f32 {
     let mut worst = [0.0f32; 3];
     let (now, _) = history.now();
     for signal in Signal::ALL.into_iter().filter(|s| s.is_symptom()) {
-        if !history.is_settled(signal) {
+        if !history.is_settled(signal) || Some(signal) == but {
             continue;
         }
         let number = signal as usize;
@@ -49,6 +54,35 @@ pub fn evidence(history: &History, peers: &Peers) -> f32 {
 pub fn risk(evidence: f32, phi: f32) -> f32 {
     let drifted = sigmoid((evidence - EVIDENCE_HALF) / EVIDENCE_SLOPE);
     drifted.max(sigmoid(phi - PHI_HALF))
+}
+
+/// Time until memory is used up at which the risk is one half, s.
+const DEPLETION_HALF_S: f32 = 12.0;
+/// Time over which it rises from .27 to .73.
+const DEPLETION_SLOPE_S: f32 = 2.5;
+/// Below this share a rise is not yet on its way to the end: what has just begun fills its memory as fast as a leak does.
+const DEPLETION_SHARE_MIN: f32 = 0.5;
+/// It must have left its usual level by so many deviations.
+const DEPLETION_LEVEL_MIN: f32 = 5.0;
+
+/// In how many seconds the instance's memory is used up if it goes on to fill as it does; none if it does not fill.
+/// `tick_s`: seconds from tick to tick.
+///
+/// The one resource whose end kills at once, and whose way there is a line: a detector of what is unusual sees one
+/// symptom only, until it is too late.
+#[must_use]
+pub fn depletion_s(history: &History, tick_s: f32) -> Option<f32> {
+    let (share, climb) = history.climb(Signal::Memory)?;
+    let grows = history.level(Signal::Memory) >= DEPLETION_LEVEL_MIN && climb > 0.0;
+    (grows && share >= DEPLETION_SHARE_MIN).then(|| (1.0 - share).max(0.0) / climb * tick_s)
+}
+
+/// The risk that an end in so many seconds stands for.
+#[must_use]
+pub fn depletion_risk(depletion_s: Option<f32>) -> f32 {
+    depletion_s.map_or(0.0, |end_s| {
+        sigmoid((DEPLETION_HALF_S - end_s) / DEPLETION_SLOPE_S)
+    })
 }
 
 /// The φ-accrual failure detector (Hayashibara, Défago, Yared, Katayama 2004): suspicion in place of a timeout, by
@@ -163,6 +197,31 @@ mod tests {
             "no peers: its own past alone"
         );
         assert_eq!(evidence(&well, &alone), 0.0);
+    }
+
+    #[track_caller]
+    fn check_depletion(memory: impl Fn(u32) -> f32, expected: Option<f32>) {
+        let mut history = History::default();
+        (0..100).for_each(|tick| history.push(&reading(Signal::Memory, memory(tick))));
+        match (depletion_s(&history, 0.5), expected) {
+            (Some(found), Some(expected)) => {
+                assert!((found - expected).abs() < 0.05 * expected, "{found}");
+            }
+            (found, expected) => assert_eq!(found, expected),
+        }
+    }
+
+    #[test]
+    fn a_line_is_followed_to_its_end() {
+        // From tick 40 on by .01 a tick: .79 at the last of 100 and .21 to go, at two ticks a second. The slower average
+        // has followed the line for four of its time constants.
+        let line = |climb: f32| move |tick: u32| 0.2 + climb * (tick as f32 - 40.0).max(0.0);
+        check_depletion(line(0.01), Some(10.5));
+        check_depletion(line(0.004), None);
+        check_depletion(|_| 0.97, None);
+        check_depletion(|tick| 0.97 - 0.001 * tick as f32, None);
+        assert!(depletion_risk(Some(4.0)) > 0.95 && depletion_risk(Some(30.0)) < 0.01);
+        assert_eq!(depletion_risk(None), 0.0);
     }
 
     #[test]

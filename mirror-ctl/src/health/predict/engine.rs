@@ -3,11 +3,12 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    baseline::{Phi, evidence, risk},
+    baseline::{self, Phi, depletion_risk, depletion_s},
+    explain::{Reason, explain, greatest_first},
     features::{History, Row},
     model::{Chances, HORIZONS_S, Model},
     peers::Peers,
-    signal::Reading,
+    signal::{Reading, Signal},
 };
 
 /// What is expected of an instance.
@@ -65,20 +66,43 @@ struct Instance {
 }
 
 /// All instances of one VNI, which are each other's peers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Fleet {
     instances: HashMap<String, Instance>,
     peers: Peers,
     model: Option<Arc<Model>>,
+    /// Seconds from tick to tick.
+    tick_s: f32,
+}
+
+/// What an instance's signal is and how unusual that is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// The signal.
+    pub signal: Signal,
+    /// Smoothed, in its unit.
+    pub value: f32,
+    /// How far it is from its own usual level, in deviations.
+    pub level: f32,
+    /// How far it is from the peers, in deviations.
+    pub peers: f32,
 }
 
 impl Fleet {
     /// With a model, or with layer A alone.
     #[must_use]
     pub fn new(model: Option<Arc<Model>>) -> Self {
+        Self::paced(model, 1.0)
+    }
+
+    /// The same with ticks that are so many seconds apart. A model's probabilities are those of ticks of one second.
+    #[must_use]
+    pub fn paced(model: Option<Arc<Model>>, tick_s: f32) -> Self {
         Self {
+            instances: HashMap::new(),
+            peers: Peers::NONE,
             model,
-            ..Self::default()
+            tick_s,
         }
     }
 
@@ -117,7 +141,78 @@ impl Fleet {
     }
 
     fn baseline(&self, instance: &Instance) -> f32 {
-        risk(evidence(&instance.history, &self.peers), instance.suspicion)
+        self.baseline_without(instance, None)
+    }
+
+    /// Layer A's risk as if a signal were as usual.
+    fn baseline_without(&self, instance: &Instance, but: Option<Signal>) -> f32 {
+        let history = &instance.history;
+        let evidence = baseline::evidence_without(history, &self.peers, but);
+        let suspicion = match but {
+            Some(Signal::Silence) => 0.0,
+            _ => instance.suspicion,
+        };
+        let depletion_s = match but {
+            Some(Signal::Memory) => None,
+            _ => depletion_s(history, self.tick_s),
+        };
+        baseline::risk(evidence, suspicion).max(depletion_risk(depletion_s))
+    }
+
+    /// Whether any symptom of an instance has been seen for long enough to say something of it.
+    #[must_use]
+    pub fn is_settled(&self, name: &str) -> bool {
+        let symptoms = || Signal::ALL.into_iter().filter(|signal| signal.is_symptom());
+        let found = self.instances.get(name);
+        found.is_some_and(|i| symptoms().any(|signal| i.history.is_settled(signal)))
+    }
+
+    /// In how many seconds an instance's memory is used up, see [`depletion_s`].
+    #[must_use]
+    pub fn depletion_s(&self, name: &str) -> Option<f32> {
+        depletion_s(&self.instances.get(name)?.history, self.tick_s)
+    }
+
+    /// Which signals raise an instance's risk, the greatest first: by whichever layer's risk counts.
+    #[must_use]
+    pub fn explain(&self, name: &str) -> Vec<Reason> {
+        let (Some(instance), Some(outlook)) = (self.instances.get(name), self.outlook(name)) else {
+            return Vec::new();
+        };
+        let row = instance.history.row(&self.peers);
+        if let Some(model) = self.model.as_deref()
+            && outlook
+                .chances
+                .is_some_and(|c| urgency(c) >= outlook.baseline)
+        {
+            return explain(model, &row);
+        }
+        let standings = self.standings(name).into_iter();
+        greatest_first(standings.map(|standing| Reason {
+            signal: standing.signal.name(),
+            risk: outlook.baseline - self.baseline_without(instance, Some(standing.signal)),
+            level: standing.level,
+            peers: standing.peers,
+        }))
+    }
+
+    /// The signals of an instance that are there and settled.
+    #[must_use]
+    pub fn standings(&self, name: &str) -> Vec<Standing> {
+        let Some(Instance { history, .. }) = self.instances.get(name) else {
+            return Vec::new();
+        };
+        let (now, _) = history.now();
+        let settled = Signal::ALL
+            .into_iter()
+            .filter(|signal| history.is_settled(*signal));
+        let standing = |signal: Signal| Standing {
+            signal,
+            value: now[signal as usize],
+            level: history.level(signal),
+            peers: self.peers.compare(signal as usize, now[signal as usize]),
+        };
+        settled.map(standing).collect()
     }
 
     /// The features and the layer A risk of an instance: what is learned from, and explained.
@@ -139,7 +234,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::health::predict::signal::{COUNT, Signal};
+    use crate::health::predict::signal::COUNT;
 
     #[test]
     fn layer_a_is_never_beaten_down() {
@@ -164,6 +259,31 @@ mod tests {
         assert!(fleet.outlook("a").unwrap().score < 0.1);
         assert!(fleet.outlook("b").unwrap().score > 0.9);
         assert_eq!(fleet.outlook("e"), None);
+    }
+
+    #[test]
+    fn a_leak_is_seen_before_its_end_and_explained() {
+        let mut fleet = Fleet::new(None);
+        let mut seen = None;
+        for tick in 0..60 {
+            for name in ["a", "b", "c"] {
+                let mut reading = Reading::default();
+                let leaked =
+                    f32::from(u8::from(name == "a")) * (tick as f32 - 40.0).max(0.0) * 0.04;
+                reading.set(Signal::Memory, 0.2 + leaked);
+                fleet.tick([(name, &reading)]);
+            }
+            if seen.is_none() && fleet.outlook("a").unwrap().risk() > 0.5 {
+                seen = Some(tick);
+            }
+        }
+        // The end is at tick 60.
+        assert!(seen.is_some_and(|tick| tick < 54), "{seen:?}");
+        assert!(fleet.outlook("b").unwrap().score > 0.9);
+        let reasons = fleet.explain("a");
+        assert_eq!(reasons[0].signal, "memory_share");
+        assert!(reasons[0].risk > 0.4, "{reasons:?}");
+        assert!(fleet.is_settled("a") && !fleet.is_settled("e"));
     }
 
     proptest! {

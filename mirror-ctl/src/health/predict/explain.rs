@@ -25,28 +25,24 @@ pub struct Reason {
     pub peers: f32,
 }
 
-/// Signals by how much they raise the risk, the greatest first; those that do not are left out.
+/// Signals by how much they raise the model's risk, the greatest first; those that do not are left out.
 #[must_use]
-pub fn explain(model: Option<&Model>, row: &Row) -> Vec<Reason> {
-    let risk = model.map(|model| urgency(model.predict(row)));
-    let mut reasons: Vec<Reason> = Signal::ALL
-        .into_iter()
-        .map(|signal| {
-            let (without, level, peers) = without(row, signal);
-            let moved = match (model, risk) {
-                (Some(model), Some(risk)) => risk - urgency(model.predict(&without)),
-                // Layer A alone: by its own measure.
-                _ => level.max(0.0) / 100.0 * f32::from(u8::from(signal.is_symptom())),
-            };
-            Reason {
-                signal: signal.name(),
-                risk: moved,
-                level,
-                peers,
-            }
-        })
-        .filter(|reason| reason.risk > 1e-4)
-        .collect();
+pub fn explain(model: &Model, row: &Row) -> Vec<Reason> {
+    let risk = urgency(model.predict(row));
+    greatest_first(Signal::ALL.into_iter().map(|signal| {
+        let (without, level, peers) = without(row, signal);
+        Reason {
+            signal: signal.name(),
+            risk: risk - urgency(model.predict(&without)),
+            level,
+            peers,
+        }
+    }))
+}
+
+/// The reasons that count, in order.
+pub(super) fn greatest_first(reasons: impl Iterator<Item = Reason>) -> Vec<Reason> {
+    let mut reasons: Vec<Reason> = reasons.filter(|reason| reason.risk > 1e-4).collect();
     reasons.sort_by(|a, b| b.risk.total_cmp(&a.risk));
     reasons
 }
@@ -106,7 +102,7 @@ mod tests {
         let mut row = [0.0; WIDTH];
         row[feature.unwrap()] = 5.0;
         row[0] = 50.0;
-        let reasons = explain(Some(&model), &row);
+        let reasons = explain(&model, &row);
         assert_eq!(reasons.len(), 1);
         assert_eq!(reasons[0].signal, "memory_share");
         assert!(reasons[0].risk > 0.03);

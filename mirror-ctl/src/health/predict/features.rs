@@ -82,6 +82,13 @@ impl History {
         }
     }
 
+    /// Where a signal is now and by how much it climbs a tick; none until it has been there for long enough.
+    #[must_use]
+    pub fn climb(&self, signal: Signal) -> Option<(f32, f32)> {
+        self.is_settled(signal)
+            .then(|| self.tracks[signal as usize].climb())
+    }
+
     /// The features, against these peers.
     #[must_use]
     pub fn row(&self, peers: &Peers) -> Row {

@@ -44,6 +44,19 @@ impl Default for Policy {
     }
 }
 
+impl Policy {
+    /// For ticks that are so many seconds apart: what takes time takes the same.
+    #[must_use]
+    pub fn paced(self, tick_s: f32) -> Self {
+        let ticks = |of_a_second: u32| (of_a_second as f32 / tick_s).ceil() as u32;
+        Self {
+            return_ticks: ticks(self.return_ticks),
+            rise: self.rise * tick_s,
+            ..self
+        }
+    }
+}
+
 /// A relapse counts double so many times at most.
 const RELAPSES_MAX: u32 = 5;
 /// So many ticks without evacuation and the last relapse is forgiven.
@@ -58,6 +71,8 @@ pub struct Known<'a> {
     pub capacity: f32,
     /// What is expected of it; none: its signals are missing or stale.
     pub outlook: Option<Outlook>,
+    /// Whether it is out for another reason, dead or by an operator's order: its capacity is not there for others.
+    pub out: bool,
 }
 
 /// What is to be done with an instance.
@@ -69,6 +84,8 @@ pub struct Decision {
     pub score: f32,
     /// Whether its established flows are to move to their warm mirrors.
     pub evacuate: bool,
+    /// Whether they stay only because the others could not bear them.
+    pub withheld: bool,
 }
 
 /// What the policy remembers of an instance.
@@ -98,6 +115,16 @@ impl Default for Memory {
 pub struct Healths(HashMap<String, Memory>);
 
 impl Healths {
+    /// An instance that was found evacuated, by an agent that ran before.
+    pub fn recall(&mut self, name: &str) {
+        let memory = Memory {
+            score: 0.0,
+            evacuated: true,
+            ..Memory::default()
+        };
+        self.0.insert(name.to_owned(), memory);
+    }
+
     /// One tick. Decisions are in the order of `known`.
     pub fn update(&mut self, policy: &Policy, known: &[Known<'_>]) -> Vec<Decision> {
         self.0
@@ -122,6 +149,7 @@ impl Healths {
             name: k.name.to_owned(),
             score: of(k).score.max(policy.explore),
             evacuate: of(k).evacuated,
+            withheld: !of(k).evacuated && of(k).risky >= policy.evacuate_ticks,
         };
         known.iter().map(decide).collect()
     }
@@ -130,13 +158,14 @@ impl Healths {
     fn evacuate_within_budget(&mut self, policy: &Policy, known: &[Known<'_>]) {
         let capacity: f32 = known.iter().map(|k| k.capacity).sum();
         let is_out = |memory: Option<&Memory>| memory.is_some_and(|m| m.evacuated);
-        let out = known.iter().filter(|k| is_out(self.0.get(k.name)));
+        let out = known.iter().filter(|k| k.out || is_out(self.0.get(k.name)));
         let mut shed: f32 = out.map(|k| k.capacity).sum();
         let mut wanting: Vec<&Known<'_>> = known
             .iter()
             .filter(|k| {
                 let memory = self.0.get(k.name);
-                memory.is_some_and(|m| !m.evacuated && m.risky >= policy.evacuate_ticks)
+                let wants = |m: &Memory| !m.evacuated && m.risky >= policy.evacuate_ticks;
+                !k.out && memory.is_some_and(wants)
             })
             .collect();
         let by_risk = |k: &&Known<'_>| risk(k).unwrap_or(0.0);
@@ -212,6 +241,7 @@ mod tests {
                     name,
                     capacity: 1.0,
                     outlook: risk.map(|risk| Outlook::of(risk, None)),
+                    out: false,
                 })
                 .collect();
             decisions = healths.update(&POLICY, &known);
@@ -274,6 +304,44 @@ mod tests {
         // Half are out: a third one, though ill, stays, and most being ill is not believed at all.
         let decisions = play(&mut healths, 3, &[Some(0.9), Some(0.95), Some(0.9), WELL]);
         assert!(!decisions[2].evacuate && decisions[2].score == 1.0);
+    }
+
+    #[test]
+    fn who_is_out_already_counts() {
+        let mut healths = Healths::default();
+        let known = |name, risk, out| Known {
+            name,
+            capacity: 1.0,
+            outlook: Some(Outlook::of(risk, None)),
+            out,
+        };
+        for others_out in [true, false] {
+            let known = [
+                known("a", 0.9, false),
+                known("b", 0.0, others_out),
+                known("c", 0.0, false),
+            ];
+            healths.update(&POLICY, &known);
+            let decisions = healths.update(&POLICY, &known);
+            // One of three may go; with another one dead the third would be left with everything.
+            assert_eq!(decisions[0].evacuate, !others_out);
+            assert_eq!(decisions[0].withheld, others_out);
+        }
+    }
+
+    #[test]
+    fn what_an_agent_before_evacuated_stays_so_until_it_is_known_to_be_well() {
+        let mut healths = Healths::default();
+        healths.recall("a");
+        assert!(play(&mut healths, 100, &[None, WELL, WELL])[0].evacuate);
+        assert!(!play(&mut healths, 3, &[WELL; 3])[0].evacuate);
+    }
+
+    #[test]
+    fn at_another_pace_it_takes_the_same_time() {
+        let policy = Policy::default().paced(0.25);
+        assert_eq!(policy.return_ticks, 120);
+        assert!((policy.rise - 0.005).abs() < 1e-6);
     }
 
     #[test]

@@ -86,6 +86,14 @@ impl Track {
         self.fast
     }
 
+    /// Where it is now, and by how much it climbs a tick. Of a line: an average with time constant T trails it by T − 1
+    /// ticks, so two of them lie as far apart as it climbs in the difference, and the faster one is put forward by its own.
+    #[must_use]
+    pub fn climb(&self) -> (f32, f32) {
+        let climb = (self.fast - self.middle) / (MIDDLE - FAST);
+        (self.fast + climb * (FAST - 1.0), climb)
+    }
+
     /// Whether it has been seen for long enough to have something usual.
     #[must_use]
     pub fn is_settled(&self) -> bool {
