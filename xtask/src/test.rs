@@ -41,12 +41,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     cargo
         .args(["--release", "--no-fail-fast"])
         .envs(build::program_variables());
-    match prometheus::ensure() {
-        Ok(dir) => {
-            cargo.env(prometheus::VARIABLE, dir);
+    for tool in &prometheus::TOOLS {
+        match tool.ensure() {
+            Ok(dir) => {
+                cargo.env(tool.variable, dir);
+            }
+            // The tests that need it fail and say so; the others run.
+            Err(error) => eprintln!("warning: {error:#}"),
         }
-        // The test that needs it fails and says so; the others run.
-        Err(error) => eprintln!("warning: {error:#}"),
     }
     if args.package.is_empty() {
         cargo.arg("--workspace");

@@ -1,5 +1,5 @@
-//! Prometheus' own programs, which check what the agent tells Prometheus. Needed by one test only: without them
-//! everything else still runs.
+//! Programs of Prometheus that tests need: those that check what the agent tells it, and the node exporter that tells the
+//! agent of an instance. Without them everything else still runs.
 
 use std::env;
 use std::fs;
@@ -13,67 +13,93 @@ use super::sources::{self, Distribution};
 use crate::progress::Progress;
 use crate::toolchain::Toolchain;
 
-/// Names the folder with the programs, for the tests and for users who have their own.
-pub(crate) const VARIABLE: &str = "MIRROR_PROMETHEUS";
-const PACKAGE: &str = "prometheus";
-const PROGRAMS: [&str; 2] = ["prometheus", "promtool"];
-
-/// The folder with `prometheus` and `promtool`: the user's, the system's, the cache's, or made.
-pub(crate) fn ensure() -> Result<PathBuf> {
-    if let Some(dir) = env::var_os(VARIABLE).filter(|dir| !dir.is_empty()) {
-        return Ok(dir.into());
-    }
-    let path = env::var_os("PATH").unwrap_or_default();
-    let cache = Cache::new(&Toolchain::detect()?)?;
-    let mut places = env::split_paths(&path).chain([cache.path(PACKAGE)]);
-    if let Some(place) = places.find(|place| is_complete(place)) {
-        return Ok(place);
-    }
-    let _lock = cache.lock()?;
-    let place = cache.path(PACKAGE);
-    // Another run may have made it while we waited.
-    if is_complete(&place) {
-        return Ok(place);
-    }
-    let mut progress = Progress::new(1);
-    progress.begin(PACKAGE);
-    let made = make(&cache, &mut progress);
-    progress.clear();
-    made.with_context(|| {
-        format!(
-            "{PACKAGE} could not be got (install it, or set {VARIABLE}=DIR with {})",
-            PROGRAMS.join(" and ")
-        )
-    })
+/// A package of the distribution, and what is needed of it.
+pub(crate) struct Tool {
+    /// Names the folder with the programs, for the tests and for users who have their own.
+    pub(crate) variable: &'static str,
+    package: &'static str,
+    programs: &'static [&'static str],
 }
 
-fn is_complete(dir: &Path) -> bool {
-    PROGRAMS.iter().all(|name| dir.join(name).is_file())
-}
+/// Each of them.
+pub(crate) const TOOLS: [Tool; 2] = [
+    Tool {
+        variable: "MIRROR_PROMETHEUS",
+        package: "prometheus",
+        programs: &["prometheus", "promtool"],
+    },
+    Tool {
+        variable: "MIRROR_NODE_EXPORTER",
+        package: "prometheus-node-exporter",
+        programs: &["prometheus-node-exporter"],
+    },
+];
 
-fn make(cache: &Cache, progress: &mut Progress) -> Result<PathBuf> {
-    let staging = cache.staging(PACKAGE)?;
-    let apt = Apt::new(&staging.join("apt"))?;
-    progress.update("reading the package lists");
-    let configured = sources::parse_configured(&apt.configured()?);
-    let stage = sources::own_stage(Distribution::detect()?, &configured)
-        .context("apt has no sources here")?;
-    let keyring = stage
-        .keyring()
-        .context("the archive's keyring is missing")?;
-    apt.update(&stage.render(&keyring))?;
-    let deb = apt.download(PACKAGE, None, |state| {
-        progress.update(&format!("{PACKAGE} {state}"));
-    })?;
-    progress.update("unpacking");
-    let unpacked = staging.join("unpacked");
-    apt::unpack(
-        &deb,
-        &unpacked,
-        &PROGRAMS.map(|name| format!("./usr/bin/{name}")),
-    )?;
-    let place = cache.publish(&unpacked.join("usr/bin"), PACKAGE)?;
-    fs::remove_dir_all(&staging).with_context(|| format!("remove {}", staging.display()))?;
-    progress.done(&place.display().to_string());
-    Ok(place)
+impl Tool {
+    /// The folder with the programs: the user's, the system's, the cache's, or made.
+    pub(crate) fn ensure(&self) -> Result<PathBuf> {
+        if let Some(dir) = env::var_os(self.variable).filter(|dir| !dir.is_empty()) {
+            return Ok(dir.into());
+        }
+        let path = env::var_os("PATH").unwrap_or_default();
+        let cache = Cache::new(&Toolchain::detect()?)?;
+        let mut places = env::split_paths(&path).chain([cache.path(self.package)]);
+        if let Some(place) = places.find(|place| self.is_complete(place)) {
+            return Ok(place);
+        }
+        let _lock = cache.lock()?;
+        let place = cache.path(self.package);
+        // Another run may have made it while we waited.
+        if self.is_complete(&place) {
+            return Ok(place);
+        }
+        let mut progress = Progress::new(1);
+        progress.begin(self.package);
+        let made = self.make(&cache, &mut progress);
+        progress.clear();
+        made.with_context(|| {
+            format!(
+                "{} could not be got (install it, or set {}=DIR with {})",
+                self.package,
+                self.variable,
+                self.programs.join(" and ")
+            )
+        })
+    }
+
+    fn is_complete(&self, dir: &Path) -> bool {
+        self.programs.iter().all(|name| dir.join(name).is_file())
+    }
+
+    fn make(&self, cache: &Cache, progress: &mut Progress) -> Result<PathBuf> {
+        let package = self.package;
+        let staging = cache.staging(package)?;
+        let apt = Apt::new(&staging.join("apt"))?;
+        progress.update("reading the package lists");
+        let configured = sources::parse_configured(&apt.configured()?);
+        let stage = sources::own_stage(Distribution::detect()?, &configured)
+            .context("apt has no sources here")?;
+        let keyring = stage
+            .keyring()
+            .context("the archive's keyring is missing")?;
+        apt.update(&stage.render(&keyring))?;
+        let deb = apt.download(package, None, |state| {
+            progress.update(&format!("{package} {state}"));
+        })?;
+        progress.update("unpacking");
+        let unpacked = staging.join("unpacked");
+        apt::unpack(
+            &deb,
+            &unpacked,
+            &self
+                .programs
+                .iter()
+                .map(|name| format!("./usr/bin/{name}"))
+                .collect::<Vec<_>>(),
+        )?;
+        let place = cache.publish(&unpacked.join("usr/bin"), package)?;
+        fs::remove_dir_all(&staging).with_context(|| format!("remove {}", staging.display()))?;
+        progress.done(&place.display().to_string());
+        Ok(place)
+    }
 }
