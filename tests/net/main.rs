@@ -13,6 +13,7 @@ mod input;
 mod links;
 mod metrics;
 mod mirrors;
+mod prediction;
 mod reload;
 mod support;
 mod suspicion;

@@ -38,6 +38,13 @@ pub struct InstanceStatus {
     pub changed_ns: u64,
     /// Its share of new flows.
     pub weight: u32,
+    /// Its part of the new flows.
+    pub share: f64,
+    /// Its health score.
+    pub score: f64,
+    /// What is predicted of it; none while nothing is known.
+    #[serde(default)]
+    pub predicted_score: Option<f64>,
     /// The interface that leads to it.
     pub link: String,
     /// The XDP mode of its link.
@@ -268,6 +275,15 @@ impl<'a> Agent<'a> {
     /// `evacuate`, `restore`, `drain` or `takeover` of an instance.
     pub fn act(&self, verb: &str, instance: &str) -> Result<()> {
         self.run(&[verb, instance]).map(drop)
+    }
+
+    /// Waits until something is known of every instance's future.
+    pub fn wait_foreseen(&self, limit: Duration) -> Result<()> {
+        wait_until("a score for every instance", limit, || {
+            let instances = self.instances()?;
+            let known = |instance: &InstanceStatus| instance.predicted_score.is_some();
+            Ok(instances.iter().all(known).then_some(()))
+        })
     }
 
     /// Waits until so many flows of a protocol have a warm mirror.

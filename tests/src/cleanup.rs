@@ -28,6 +28,8 @@ pub enum Leftover {
     PinDir(PathBuf),
     /// A temporary directory.
     TempDir(PathBuf),
+    /// A control group; whoever is in it is killed.
+    Cgroup(PathBuf),
 }
 
 impl Leftover {
@@ -40,6 +42,7 @@ impl Leftover {
             Self::PinDir(path) | Self::TempDir(path) => {
                 let _ = fs::remove_dir_all(path);
             }
+            Self::Cgroup(path) => crate::cgroup::remove(path),
         }
     }
 }
@@ -117,6 +120,19 @@ pub fn sweep() {
             if path_owner(&name).is_some_and(is_gone) {
                 let _ = fs::remove_dir_all(dir.join(&name));
             }
+        }
+    }
+    sweep_cgroups();
+}
+
+/// Removes control groups of runs that are gone.
+fn sweep_cgroups() {
+    let Ok(root) = crate::cgroup::root() else {
+        return;
+    };
+    for name in names(&root) {
+        if path_owner(&name).is_some_and(is_gone) {
+            crate::cgroup::remove(&root.join(&name));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Apart from that, [`sim`] runs the takeover protocol in a simulated world.
 
 pub mod agent;
+pub mod cgroup;
 pub mod cleanup;
 pub mod clock;
 pub mod net;

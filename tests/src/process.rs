@@ -1,6 +1,7 @@
 //! A child process whose output is read line by line, and which never outlives its handle.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,11 +9,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cleanup::{self, Leftover};
-use crate::clock::wait_until;
+use crate::clock::{monotonic_ns, wait_until};
 
 /// How much of a child's standard error is kept for error messages.
 const STDERR_MAX: usize = 64 * 1024;
@@ -133,6 +135,20 @@ impl Process {
         Ok(self.ended)
     }
 
+    /// Notices when the process ends, to the moment and whoever ends it; the time comes out at the other end.
+    pub fn end_time(&self) -> Result<Receiver<u64>> {
+        let fd = pidfd(self.pid()).with_context(|| format!("cannot watch {}", self.what))?;
+        let (sender, ended) = channel();
+        thread::spawn(move || {
+            let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut fds, PollTimeout::NONE).is_ok() {
+                // Whoever asked may have gone.
+                let _ = sender.send(monotonic_ns());
+            }
+        });
+        Ok(ended)
+    }
+
     /// `kill -9`, then waits.
     pub fn kill(&mut self) {
         if let Ok(None) = self.try_wait() {
@@ -156,6 +172,16 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: a system call without pointers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    match i32::try_from(fd) {
+        // SAFETY: the descriptor is new, and nobody else's.
+        Ok(fd @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

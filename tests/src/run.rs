@@ -41,6 +41,12 @@ impl Run {
         Path::new(BPF_FS).join(format!("{PATH_PREFIX}{self}"))
     }
 
+    /// The name of this run's control group for a role.
+    #[must_use]
+    pub fn cgroup(&self, role: &str) -> String {
+        format!("{PATH_PREFIX}{self}-{role}")
+    }
+
     /// The start of the name of this run's temporary directory.
     #[must_use]
     pub fn temp_prefix(&self) -> String {

@@ -14,7 +14,7 @@ use crate::{build, command, project, root};
 #[command(after_help = "\
 Examples:
   cargo xtask demo                                   every scenario
-  cargo xtask demo --scenario killed                 one of: killed, link_down, silent, evacuated
+  cargo xtask demo --scenario killed                 one of: killed, link_down, silent, evacuated, predicted
   cargo xtask demo --scenario silent --json out.json the figures, for programs
   cargo xtask demo -- --help                         the demo program's own options")]
 pub(crate) struct Args {

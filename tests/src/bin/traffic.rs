@@ -31,7 +31,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Role {
-    /// Serve TCP and UDP; prints `ready` when it listens.
+    /// Serve TCP and UDP; prints `ready` when it listens. Reads commands from standard input: `leak BYTES` (so many
+    /// bytes of memory are lost each second from then on).
     Server {
         /// Where to listen; may be given several times.
         #[arg(long, required = true)]
@@ -106,7 +107,11 @@ fn main() -> Result<ExitCode> {
         .build()?;
     match cli.role {
         Role::Server { listen } => {
-            runtime.block_on(server::run(&listen, || println!("ready")))?;
+            let faults = faults();
+            runtime.block_on(async {
+                tokio::spawn(server::fail(faults));
+                server::run(&listen, || println!("ready")).await
+            })?;
             Ok(ExitCode::SUCCESS)
         }
         Role::Client(args) => {
@@ -147,6 +152,24 @@ fn commands() -> mpsc::UnboundedReceiver<Command> {
                 }
             };
             if sender.send(command).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Bytes a second that are to leak.
+fn faults() -> mpsc::UnboundedReceiver<u64> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            let rate = line.strip_prefix("leak ").map(|rate| rate.trim().parse());
+            let Some(Ok(rate)) = rate else {
+                eprintln!("no command {line:?}: leak BYTES");
+                continue;
+            };
+            if sender.send(rate).is_err() {
                 return;
             }
         }

@@ -2,12 +2,13 @@
 //! agent, traffic, then the fault, and what became of every connection.
 
 pub mod outcome;
+pub mod predicted;
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::agent::{Agent, Flow, InstanceStatus};
 use crate::clock::{monotonic_ns, stolen_ms};
@@ -37,11 +38,19 @@ pub enum Fault {
     Silent,
     /// It is evacuated by the operator and stays alive.
     Evacuated,
+    /// Its server leaks until the kernel kills it; the agent is to see that coming.
+    Predicted,
 }
 
 impl Fault {
     /// Each of them.
-    pub const ALL: [Self; 4] = [Self::Killed, Self::LinkDown, Self::Silent, Self::Evacuated];
+    pub const ALL: [Self; 5] = [
+        Self::Killed,
+        Self::LinkDown,
+        Self::Silent,
+        Self::Evacuated,
+        Self::Predicted,
+    ];
 
     /// Its name on the command line and in reports.
     #[must_use]
@@ -51,6 +60,7 @@ impl Fault {
             Self::LinkDown => "link_down",
             Self::Silent => "silent",
             Self::Evacuated => "evacuated",
+            Self::Predicted => "predicted",
         }
     }
 
@@ -62,6 +72,7 @@ impl Fault {
             Self::LinkDown => "the instance's link goes down",
             Self::Silent => "the instance stops answering, nothing is torn down",
             Self::Evacuated => "mirror-ctl evacuate",
+            Self::Predicted => "the server leaks memory until the kernel kills it",
         }
     }
 
@@ -161,6 +172,9 @@ impl Watch for Unwatched {
 /// Runs a scenario.
 pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome> {
     let mut stage = Stage::new(watch);
+    if plan.fault == Fault::Predicted {
+        return predicted::run(plan, stage);
+    }
     stage.enter("making the network");
     let topology = Topology::create(INSTANCES)?;
     stage.enter("starting servers");
@@ -175,33 +189,7 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome> {
         .with_mode(&plan.mode)
         .with_mirrors(plan.mirrors);
     let mut agent = Agent::start(&topology, &config)?;
-    stage.enter("connecting");
-    // The instance that serves most of them serves at least its share.
-    let connections = (plan.connections * INSTANCES).to_string();
-    let arguments = [
-        "--connections",
-        &connections,
-        // Together about 15 MB/s, each byte made and checked by programs that share two small
-        // cores with three servers' kernels: more, and what is measured is the scheduler.
-        "--download-rate",
-        "64000",
-        "--upload-rate",
-        "48000",
-    ];
-    let mut client = Client::start(&topology.client, service(plan.family), &arguments)?;
-    let failed = client.running.failed;
-    ensure!(
-        failed == 0,
-        "{failed} of {connections} connections could not be made"
-    );
-
-    stage.enter("waiting for warm mirrors");
-    let warm = agent.wait_warm(client.running.connections, WARM_LIMIT);
-    let mut notes: Vec<_> = warm
-        .err()
-        .iter()
-        .map(|error| format!("{error:#}"))
-        .collect();
+    let (mut client, mut notes) = connect(plan, &mut stage, &topology, &agent)?;
     stage.enter("traffic before the fault");
     stage.pass(plan.before, &agent, &mut client, 0)?;
 
@@ -227,6 +215,7 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome> {
     let ended = client.finish()?.connections;
     let evidence = Evidence {
         fault_ns,
+        killed_ns: None,
         victim,
         before,
         after,
@@ -234,6 +223,43 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome> {
         ended,
     };
     Ok(Outcome::judge(plan, &evidence, notes))
+}
+
+/// Traffic, with a mirror for every connection that could take it over; what a person should know of that.
+fn connect(
+    plan: &Plan,
+    stage: &mut Stage<'_>,
+    topology: &Topology,
+    agent: &Agent<'_>,
+) -> Result<(Client, Vec<String>)> {
+    stage.enter("connecting");
+    // The instance that serves most of them serves at least its share.
+    let connections = (plan.connections * INSTANCES).to_string();
+    let arguments = [
+        "--connections",
+        &connections,
+        // Together about 15 MB/s, each byte made and checked by programs that share two small
+        // cores with three servers' kernels: more, and what is measured is the scheduler.
+        "--download-rate",
+        "64000",
+        "--upload-rate",
+        "48000",
+    ];
+    let client = Client::start(&topology.client, service(plan.family), &arguments)?;
+    let failed = client.running.failed;
+    ensure!(
+        failed == 0,
+        "{failed} of {connections} connections could not be made"
+    );
+
+    stage.enter("waiting for warm mirrors");
+    let warm = agent.wait_warm(client.running.connections, WARM_LIMIT);
+    let notes = warm
+        .err()
+        .iter()
+        .map(|error| format!("{error:#}"))
+        .collect();
+    Ok((client, notes))
 }
 
 /// A word about the machine, when it was not there for all of the time.
@@ -265,6 +291,7 @@ fn strike(
         Fault::LinkDown => instance.link_down(),
         Fault::Silent => instance.silence(),
         Fault::Evacuated => agent.act("evacuate", victim),
+        Fault::Predicted => bail!("it has a course of its own"),
     }
 }
 

@@ -14,8 +14,10 @@ use crate::traffic::report::{Connection, Percentiles};
 /// What was seen.
 #[derive(Clone, Debug)]
 pub struct Evidence {
-    /// When the fault happened.
+    /// When the fault happened, or began.
     pub fault_ns: u64,
+    /// When it killed the victim, if it took its time.
+    pub killed_ns: Option<u64>,
     /// The instance that it happened to.
     pub victim: String,
     /// The flows just before it.
@@ -48,6 +50,9 @@ pub struct Outcome {
     pub stall_ms: Percentiles,
     /// From the fault to the agent's first event about it.
     pub detection_ms: Option<f64>,
+    /// From the evacuation to the death that it was for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lead_ms: Option<f64>,
     /// Their longest waits in the time before the fault.
     #[serde(skip)]
     pub baseline_ms: Percentiles,
@@ -82,6 +87,7 @@ impl Outcome {
             bytes_altered: sum(|connection| connection.bytes_altered),
             stall_ms: Percentiles::of(ended().map(|connection| connection.stall_ms)),
             detection_ms: detection_ms(evidence),
+            lead_ms: lead_ms(evidence),
             baseline_ms: Percentiles::of(ended().map(|connection| connection.baseline_ms)),
             by_use: Profile::ALL
                 .map(|profile| {
@@ -96,6 +102,7 @@ impl Outcome {
             misses: Vec::new(),
         };
         outcome.misses = outcome.bounds_missed(plan);
+        outcome.misses.extend(unforeseen(evidence));
         if ended().count() != outcome.connections {
             let measured = ended().count();
             outcome
@@ -196,7 +203,7 @@ fn changed_hands(evidence: &Evidence) -> BTreeSet<u16> {
 fn detection_ms(evidence: &Evidence) -> Option<f64> {
     let shows = |event: &&Event| {
         let by = match event.kind.as_str() {
-            "instance-state" => &event.instance,
+            "instance-state" | "prediction" => &event.instance,
             "takeover" => &event.from,
             _ => return false,
         };
@@ -209,6 +216,36 @@ fn detection_ms(evidence: &Evidence) -> Option<f64> {
         .map(|event| event.time_ns)
         .min()?;
     Some((ms(first - evidence.fault_ns) * 1e3).round() / 1e3)
+}
+
+/// What of a death that was to be seen coming was not.
+fn unforeseen(evidence: &Evidence) -> Vec<String> {
+    let Some(killed_ns) = evidence.killed_ns else {
+        return Vec::new();
+    };
+    let mut misses = Vec::new();
+    if lead_ms(evidence).is_none() {
+        misses.push("it was not evacuated before it died".to_owned());
+    }
+    let is_late = |event: &&Event| event.time_ns >= killed_ns;
+    let late: Vec<_> = evidence.events.iter().filter(is_late).cloned().collect();
+    let late = taken_over(&late, Some(&evidence.victim));
+    let hit = late.intersection(&victims(evidence)).count();
+    if hit > 0 {
+        misses.push(format!("its death hit {hit} connections"));
+    }
+    misses
+}
+
+fn lead_ms(evidence: &Evidence) -> Option<f64> {
+    let is_evacuation = |event: &&Event| {
+        event.kind == "instance-state"
+            && event.instance.as_deref() == Some(&evidence.victim)
+            && event.to.as_deref() == Some("evacuating")
+    };
+    let first = evidence.events.iter().find(is_evacuation)?;
+    let lead_ns = evidence.killed_ns?.checked_sub(first.time_ns)?;
+    Some((ms(lead_ns) * 1e3).round() / 1e3)
 }
 
 fn port(client: &str) -> Option<u16> {
@@ -282,6 +319,7 @@ mod tests {
         let (one, two, three) = ("10.77.0.2:40001", "[fd77::2]:40002", "10.77.0.2:40003");
         Evidence {
             fault_ns: 1_000_000,
+            killed_ns: None,
             victim: "a".into(),
             before: vec![flow(one, "a", 0), flow(two, "a", 3), flow(three, "b", 0)],
             after: vec![flow(two, "c", 4), flow(three, "b", 0)],
@@ -348,6 +386,30 @@ mod tests {
         check(
             |e| drop(e.ended.remove(0)),
             &["1 of the connections were measured"],
+        );
+    }
+
+    #[test]
+    fn a_death_is_to_be_seen_coming() {
+        let evacuated = |e: &mut Evidence| {
+            e.killed_ns = Some(5_000_000);
+            e.events[2].to = Some("evacuating".into());
+        };
+        check(evacuated, &[]);
+        let mut foreseen = evidence();
+        evacuated(&mut foreseen);
+        let outcome = Outcome::judge(&plan(), &foreseen, Vec::new());
+        assert_eq!(outcome.lead_ms, Some(2.0));
+        check(
+            |e| e.killed_ns = Some(5_000_000),
+            &["it was not evacuated before it died"],
+        );
+        check(
+            |e| {
+                evacuated(e);
+                e.killed_ns = Some(3_200_000);
+            },
+            &["its death hit 1 connections"],
         );
     }
 

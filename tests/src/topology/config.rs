@@ -18,6 +18,9 @@ pub struct Config {
     /// `[detect]`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detect: Option<DetectConfig>,
+    /// `[health]`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthConfig>,
     /// `[[interface]]`
     pub interface: Vec<InterfaceConfig>,
     /// `[[instance]]`
@@ -47,6 +50,20 @@ pub struct DetectConfig {
     pub silent_ms: u64,
 }
 
+/// How failures are predicted.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct HealthConfig {
+    /// The model's file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// How often instances are judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval_ms: Option<u64>,
+    /// `nothing`, `new-flows` or `all-flows`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apply: Option<String>,
+}
+
 /// The XDP mode of an interface.
 #[derive(Clone, Debug, Serialize)]
 pub struct InterfaceConfig {
@@ -70,6 +87,9 @@ pub struct InstanceConfig {
     /// Its failure domain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
+    /// Where its own signals are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
 }
 
 /// A VNI.
@@ -103,6 +123,7 @@ impl Config {
             mac: instance.mac.to_string(),
             weight: 100,
             domain: None,
+            metrics: None,
         });
         Self {
             agent: AgentConfig {
@@ -111,6 +132,7 @@ impl Config {
                 metrics: None,
             },
             detect: None,
+            health: None,
             interface: Vec::new(),
             instance: instance.collect(),
             vni: vec![VniConfig {
@@ -143,6 +165,25 @@ impl Config {
     #[must_use]
     pub fn with_mirrors(mut self, mirrors: u8) -> Self {
         self.vni.iter_mut().for_each(|vni| vni.mirrors = mirrors);
+        self
+    }
+
+    /// Has failures predicted at this pace.
+    #[must_use]
+    pub fn with_health(mut self, interval_ms: u64) -> Self {
+        self.health = Some(HealthConfig {
+            interval_ms: Some(interval_ms),
+            ..HealthConfig::default()
+        });
+        self
+    }
+
+    /// Names each instance's own signals, in their order.
+    #[must_use]
+    pub fn with_metrics(mut self, places: impl IntoIterator<Item = String>) -> Self {
+        for (instance, place) in self.instance.iter_mut().zip(places) {
+            instance.metrics = Some(place);
+        }
         self
     }
 

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
+use crate::cgroup::MemoryGroup;
 use crate::cleanup::{self, Leftover};
 use crate::net::ethtool::{self, Offload};
 use crate::net::{End, MacAddr, Net, configure, sysctl};
@@ -245,6 +246,14 @@ impl Topology {
     #[must_use]
     pub fn pin_dir(&self) -> PathBuf {
         self.run.pin_dir()
+    }
+
+    /// A control group for each instance's programs, with so much memory.
+    pub fn memory_groups(&self, bytes: u64) -> Result<Vec<MemoryGroup>> {
+        let groups = self.instances.iter();
+        groups
+            .map(|instance| MemoryGroup::create(&self.run.cgroup(&instance.name), bytes))
+            .collect()
     }
 
     /// The instance of a name.

@@ -13,7 +13,8 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::time::sleep;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{interval, sleep};
 
 use super::stream::Stream;
 use super::udp;
@@ -22,6 +23,7 @@ use crate::clock::monotonic_ns;
 
 const BACKLOG: i32 = 4096;
 const CHUNK: usize = 16 * 1024;
+const LEAK_TICK: Duration = Duration::from_millis(20);
 
 /// Serves TCP and UDP on the addresses until the process ends; `ready` is
 /// called when all of them listen.
@@ -50,6 +52,22 @@ fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Loses memory at the rates that come in, in bytes a second, each from when it comes.
+pub async fn fail(mut rates: UnboundedReceiver<u64>) {
+    let mut rate = 0;
+    let mut ticks = interval(LEAK_TICK);
+    loop {
+        tokio::select! {
+            Some(new) = rates.recv() => rate = new,
+            _ = ticks.tick() => {
+                let bytes = rate * LEAK_TICK.as_millis() as u64 / 1_000;
+                // Written to, or the kernel would not give it.
+                Box::leak(vec![0xa5u8; usize::try_from(bytes).unwrap_or(0)].into_boxed_slice());
+            }
+        }
+    }
 }
 
 async fn accept(listener: TcpListener) {

@@ -33,7 +33,7 @@ Examples:
   demo --json results.json              and the numbers in a file"
 )]
 struct Cli {
-    /// killed, link_down, silent or evacuated; may be given several times, default all.
+    /// killed, link_down, silent, evacuated or predicted; may be given several times, default all.
     #[arg(long, value_name = "NAME")]
     scenario: Vec<Fault>,
     /// Write the results here.

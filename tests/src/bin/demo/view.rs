@@ -96,6 +96,12 @@ impl View {
             "       99 of 100 waited at most {:.1} ms; before the fault, {:.1} ms",
             outcome.stall_ms.p99, outcome.baseline_ms.p99,
         ))?;
+        if let Some(lead_ms) = outcome.lead_ms {
+            self.say(&format!(
+                "       its connections were away {:.1} s before it died",
+                lead_ms / 1e3
+            ))?;
+        }
         let by_use = outcome.by_use.iter();
         let by_use = by_use.map(|(profile, waits)| format!("{profile} {:.1}", waits.p99));
         self.say(&format!(
@@ -164,9 +170,9 @@ fn draw(frame: &mut Frame<'_>, fault: &str, elapsed: f64, snapshot: &Snapshot) {
     let phase = Line::styled(snapshot.phase.as_str(), Modifier::BOLD);
     frame.render_widget(Paragraph::new(vec![phase, counts]), text);
     let head = [
-        "instance", "state", "weight", "flows", "XDP", "link", "cause",
+        "instance", "state", "weight", "score", "flows", "XDP", "link", "cause",
     ];
-    let widths = [10, 12, 8, 8, 9, 6, 24].map(Constraint::Length);
+    let widths = [10, 12, 8, 7, 8, 9, 6, 24].map(Constraint::Length);
     let rows = snapshot.instances.iter().map(row);
     let head = Row::new(head).style(Style::new().add_modifier(Modifier::DIM));
     frame.render_widget(Table::new(rows, widths).header(head), table);
@@ -185,11 +191,16 @@ fn row(instance: &InstanceStatus) -> Row<'_> {
         Cell::from(instance.name.as_str()),
         Cell::from(instance.state.as_str()).style(Style::new().fg(color)),
         Cell::from(instance.weight.to_string()),
+        Cell::from(format!("{:.2}", instance.score)),
         Cell::from(instance.flows.to_string()),
         Cell::from(instance.xdp_mode.as_str()),
         Cell::from(instance.link.as_str()),
         Cell::from(instance.cause.as_deref().unwrap_or("")),
     ])
+}
+
+fn figure(ms: Option<f64>) -> String {
+    ms.map_or("-".into(), |ms| format!("{ms:.1}"))
 }
 
 fn summary(outcomes: &[Outcome]) -> comfy_table::Table {
@@ -206,6 +217,7 @@ fn summary(outcomes: &[Outcome]) -> comfy_table::Table {
         "p99",
         "max ms",
         "seen ms",
+        "lead ms",
         "verdict",
     ]);
     for outcome in outcomes {
@@ -220,9 +232,8 @@ fn summary(outcomes: &[Outcome]) -> comfy_table::Table {
             format!("{:.1}", stall.p50),
             format!("{:.1}", stall.p99),
             format!("{:.1}", stall.max),
-            outcome
-                .detection_ms
-                .map_or("-".into(), |ms| format!("{ms:.1}")),
+            figure(outcome.detection_ms),
+            figure(outcome.lead_ms),
             if outcome.misses().is_empty() {
                 "ok"
             } else {

@@ -1,0 +1,202 @@
+//! Failures that are seen coming, from real signals; and sources that fail themselves, which is nobody's failure.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use testbed::agent::{Agent, InstanceStatus};
+use testbed::clock::wait_until;
+use testbed::process::Process;
+use testbed::scenario::predicted::{Contained, INTERVAL_MS};
+use testbed::scenario::{self, Fault, Plan, Unwatched};
+use testbed::topology::{Family, Instance, Topology};
+use testbed::traffic::program::{Client, service};
+
+use crate::support::{LIMIT, Site, alone, check_whole, wait_replies};
+
+const EXPORTER: &str = "prometheus-node-exporter";
+const DIR_VARIABLE: &str = "MIRROR_NODE_EXPORTER";
+const EXPORTER_PORT: u16 = 9100;
+/// What is usual is known after 30 judgements.
+const KNOWN_LIMIT: Duration = Duration::from_secs(30);
+
+/// `health explain --json`
+#[derive(Debug, Deserialize)]
+struct Health {
+    source: String,
+    evacuated: bool,
+    predicted_score: Option<f64>,
+    reasons: Vec<Named>,
+    signals: Vec<Named>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Named {
+    signal: String,
+}
+
+fn explain(agent: &Agent<'_>, instance: &str) -> Result<Health> {
+    agent.json(&["health", "explain", instance])
+}
+
+#[track_caller]
+fn wait_told(agent: &Agent<'_>, instance: &str, told: &str, limit: Duration) -> String {
+    wait_until(&format!("{instance} to be {told}"), limit, || {
+        let events = agent.events(0)?;
+        let found = events.into_iter().find(|event| {
+            event.kind == "prediction"
+                && event.instance.as_deref() == Some(instance)
+                && event.to.as_deref() == Some(told)
+        });
+        Ok(found.map(|event| event.cause.unwrap_or_default()))
+    })
+    .unwrap()
+}
+
+/// What routing is made of.
+fn routing(agent: &Agent<'_>) -> Vec<(String, String, f64, f64)> {
+    let of = |i: InstanceStatus| (i.name, i.state, i.share, i.score);
+    agent.instances().unwrap().into_iter().map(of).collect()
+}
+
+/// The demo's scenario, in small.
+#[test]
+fn a_leak_is_left_before_it_kills() {
+    let _alone = alone();
+    let plan = Plan {
+        mode: "native".into(),
+        ..Plan::new(Fault::Predicted, 20)
+    };
+    let outcome = scenario::run(&plan, &mut Unwatched).unwrap();
+    assert!(outcome.misses().is_empty(), "{:?}", outcome.misses());
+    assert!(
+        outcome.lead_ms.is_some_and(|lead_ms| lead_ms > 1_000.0),
+        "{outcome:?}"
+    );
+    assert_eq!((outcome.resets, outcome.bytes_lost), (0, 0));
+}
+
+/// Why it was left is said; an operator who knows better is heard.
+#[test]
+fn a_prediction_is_explained_and_can_be_overruled() {
+    let _alone = alone();
+    let topology = Topology::create(3).unwrap();
+    let mut servers = Contained::start(&topology).unwrap();
+    let agent = Agent::start(&topology, &servers.config(&topology)).unwrap();
+    let arguments = ["--connections", "30"];
+    let client = Client::start(&topology.client, service(Family::V4), &arguments).unwrap();
+    agent.wait_warm(30, LIMIT).unwrap();
+    agent.wait_foreseen(KNOWN_LIMIT).unwrap();
+    servers.leak(0).unwrap();
+    let why = wait_told(&agent, "a", "evacuated", KNOWN_LIMIT);
+    assert!(
+        why.contains("score 0.") && why.contains("memory_share"),
+        "{why}"
+    );
+    let health = explain(&agent, "a").unwrap();
+    assert!(health.evacuated && health.predicted_score.is_some_and(|score| score < 0.5));
+    assert_eq!(health.reasons[0].signal, "memory_share", "{health:?}");
+    let text = agent.text(&["health", "explain", "a"]).unwrap();
+    assert!(
+        text.contains("its flows leave") && text.contains("memory used up in"),
+        "{text}"
+    );
+
+    agent.act("restore", "a").unwrap();
+    let instances = agent.instances().unwrap();
+    assert_eq!(
+        (instances[0].state.as_str(), instances[0].score),
+        ("up", 1.0)
+    );
+    check_whole(&client.finish().unwrap(), 30);
+}
+
+/// Neither sources that do not answer nor a model that is not there.
+#[test]
+fn what_is_not_known_changes_no_routing() {
+    let site = Site::new(3);
+    let nobody = |i: &Instance| format!("http://{}:9", i.address(Family::V4));
+    let mut config = site
+        .topology
+        .config()
+        .with_metrics(site.topology.instances.iter().map(nobody));
+    config.health = Some(testbed::topology::config::HealthConfig {
+        model: Some("/nowhere/health.model".into()),
+        ..Default::default()
+    });
+    let agent = site.agent(&config);
+    let mut client = site.client(Family::V4, 30);
+    agent.wait_warm(30, LIMIT).unwrap();
+    let before = routing(&agent);
+    for name in ["a", "b", "c"] {
+        wait_told(&agent, name, "unknown", LIMIT);
+    }
+    let events = agent.events(0).unwrap();
+    let refused = |to: &Option<String>| to.as_deref() == Some("model-refused");
+    assert!(events.iter().any(|event| refused(&event.to)), "{events:?}");
+    wait_replies(&mut client, 200);
+    assert_eq!(routing(&agent), before);
+    assert!(before.iter().all(|(_, state, ..)| state == "up"));
+    assert_eq!(explain(&agent, "a").unwrap().source, "missing");
+    check_whole(&client.finish().unwrap(), 30);
+}
+
+fn exporter(instance: &Instance) -> Result<Process> {
+    let own = std::env::var_os(DIR_VARIABLE).map(|dir| PathBuf::from(dir).join(EXPORTER));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = own
+        .into_iter()
+        .chain(std::env::split_paths(&path).map(|dir| dir.join(EXPORTER)));
+    let program = places.find(|place| place.is_file()).with_context(|| {
+        format!("there is no {EXPORTER}: run this by `cargo xtask test`, or name its folder in {DIR_VARIABLE}")
+    })?;
+    let mut command = instance.namespace.command(program)?;
+    let address = instance.address(Family::V4);
+    command.arg(format!("--web.listen-address={address}:{EXPORTER_PORT}"));
+    Process::start(EXPORTER, command)
+}
+
+/// The real node exporter is read in each instance's namespace; one that dies is no failure of its instance.
+#[test]
+fn node_exporters_are_read_and_their_end_changes_no_routing() {
+    let site = Site::new(3);
+    let instances = &site.topology.instances;
+    let mut exporters: Vec<_> = instances.iter().map(|i| exporter(i).unwrap()).collect();
+    let place = |i: &Instance| format!("http://{}:{EXPORTER_PORT}", i.address(Family::V4));
+    let config = site.topology.config().with_health(INTERVAL_MS);
+    let agent = site.agent(&config.with_metrics(instances.iter().map(place)));
+    let mut client = site.client(Family::V4, 30);
+    agent.wait_warm(30, LIMIT).unwrap();
+    agent.wait_foreseen(KNOWN_LIMIT).unwrap();
+    let health = explain(&agent, "a").unwrap();
+    assert_eq!(health.source, "answers");
+    // Of the exporter, and of the dataplane.
+    for wanted in [
+        "cpu_share",
+        "memory_share",
+        "listen_overflows_per_s",
+        "silence_ms",
+    ] {
+        assert!(
+            health.signals.iter().any(|s| s.signal == wanted),
+            "{wanted}: {health:?}"
+        );
+    }
+    wait_until("a calm moment", KNOWN_LIMIT, || {
+        Ok(agent
+            .instances()?
+            .iter()
+            .all(|i| i.state == "up")
+            .then_some(()))
+    })
+    .unwrap();
+    exporters[0].kill();
+    wait_told(&agent, "a", "unknown", LIMIT);
+    let before = routing(&agent);
+    wait_replies(&mut client, 200);
+    let after = routing(&agent);
+    assert_eq!(after[0], before[0]);
+    assert_eq!(after[0].1, "up");
+    check_whole(&client.finish().unwrap(), 30);
+}
