@@ -131,7 +131,7 @@ fn who_is_about_to_fail_is_left_and_returns_when_the_risk_has_gone() {
     assert_eq!(world.a(), Service::Up);
     assert!(world.state.instances[0].candidate().score < 0.1, "slowly");
     world.pass(60, WELL);
-    assert_eq!(world.state.instances[0].candidate().score, 1.0);
+    assert!(world.state.instances[0].candidate().score > 0.99);
 }
 
 #[test]

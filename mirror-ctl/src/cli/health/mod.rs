@@ -111,7 +111,7 @@ struct Explain {
     #[arg(long, value_name = "SECONDS", requires = "file")]
     at: Option<f64>,
     /// The agent's socket.
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, env = "MIRROR_SOCKET", conflicts_with = "file")]
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, env = "MIRROR_SOCKET")]
     socket: PathBuf,
     /// Print JSON.
     #[arg(long)]
