@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod connections;
 pub mod dataplane;
+pub mod doctor;
 pub mod health;
 pub mod metrics;
 pub mod mirroring;

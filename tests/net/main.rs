@@ -6,6 +6,7 @@ mod apply;
 mod capture;
 mod datagrams;
 mod divergence;
+mod doctor;
 mod events;
 mod flows;
 mod handshake;

@@ -85,15 +85,21 @@ fn decisions_are_pure() {
     check_absent("mirror-ctl/src/health/sim", "", IMPURE);
     for file in [
         "agent/decide.rs",
+        "agent/foresee.rs",
         "agent/orders.rs",
         "agent/sets.rs",
         "agent/state.rs",
         "health/evidence.rs",
         "health/recovery.rs",
         "health/silence.rs",
-        "health/score.rs",
     ] {
         check_absent(&format!("mirror-ctl/src/{file}"), "", IMPURE);
+    }
+    for (path, code) in sources("mirror-ctl/src/doctor") {
+        if path.ends_with("/judge.rs") || path.ends_with("/interfaces.rs") {
+            let found: Vec<_> = IMPURE.iter().filter(|word| code.contains(**word)).collect();
+            assert!(found.is_empty(), "{path}: {found:?}");
+        }
     }
 }
 

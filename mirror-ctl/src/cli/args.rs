@@ -109,6 +109,9 @@ pub enum Verb {
         after_help = "Examples:\n  mirror-ctl apply -f new.toml --dry-run   only show what it changes\n  mirror-ctl apply -f new.toml"
     )]
     Apply(Apply),
+    /// Find out what on this machine keeps the dataplane from working, or from working well.
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(Doctor),
     /// Work on configuration files.
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -149,6 +152,15 @@ Examples:
   mirror-ctl completions bash > /etc/bash_completion.d/mirror-ctl
   mirror-ctl completions zsh > /usr/share/zsh/vendor-completions/_mirror-ctl
   mirror-ctl completions fish > /etc/fish/completions/mirror-ctl.fish";
+
+const DOCTOR_HELP: &str = "\
+Examples:
+  mirror-ctl doctor                                before anything is set up, or of a running agent
+  mirror-ctl doctor --config mirror.toml           the interfaces and instances of a file too
+  mirror-ctl doctor --config mirror.toml --fix     do what can be done from here
+  mirror-ctl doctor --json | jq '.findings[] | select(.severity == \"error\")'
+
+Exit codes: 0 nothing to do, 1 errors or warnings (with --fix: that are left), 2 could not look.";
 
 /// `agent`.
 #[derive(Debug, ClapArgs)]
@@ -227,6 +239,20 @@ pub struct Flows {
     /// Look again every so many seconds.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = seconds)]
     pub watch: Option<f64>,
+}
+
+/// `doctor`.
+#[derive(Debug, ClapArgs)]
+pub struct Doctor {
+    /// The configuration to look by; the running agent's unless named.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The pin directory to look at without a configuration.
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    pub pin_dir: Option<PathBuf>,
+    /// Do what the findings advise where that changes one setting and can be undone, then look again.
+    #[arg(long)]
+    pub fix: bool,
 }
 
 /// `events`.

@@ -88,6 +88,9 @@ impl Rows {
 fn colour(text: &str) -> Option<Color> {
     let has = |word: &str| text.split([' ', ',', '(']).any(|part| part == word);
     match text {
+        "error" => Some(Color::Red),
+        "warning" => Some(Color::Yellow),
+        "fine" => Some(Color::Green),
         _ if has("dead") || has("cold") || has("takeover") => Some(Color::Red),
         _ if has("draining") || has("evacuating") || has("suspect") || has("generic") => {
             Some(Color::Yellow)

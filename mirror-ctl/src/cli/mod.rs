@@ -4,6 +4,7 @@ mod apply;
 mod args;
 mod ask;
 mod config;
+mod doctor;
 mod events;
 mod flows;
 mod health;
@@ -30,6 +31,15 @@ const WRONG: u8 = 2;
 /// There is no agent to ask.
 const NOT_RUNNING: u8 = 3;
 
+/// The end of a verb with exit codes of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", said.as_deref().unwrap_or_default())]
+struct Ended {
+    code: u8,
+    /// None: everything was said.
+    said: Option<String>,
+}
+
 /// Parses the arguments, does what they say, and tells how it went.
 pub fn main() -> ExitCode {
     let args = Args::parse();
@@ -41,6 +51,12 @@ pub fn main() -> ExitCode {
     match run::run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(ended) = error.downcast_ref::<Ended>() {
+                if let Some(said) = &ended.said {
+                    eprintln!("mirror-ctl: {said}");
+                }
+                return ExitCode::from(ended.code);
+            }
             // A configuration's errors have one line each, with their own prefix.
             match error.downcast_ref::<ConfigError>() {
                 Some(error) => eprintln!("{error}"),

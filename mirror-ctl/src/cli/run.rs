@@ -11,7 +11,7 @@ use super::{
     apply,
     args::{Args, Verb},
     ask::{Asker, print, small_runtime},
-    config, events, flows, health, man, offline, service, table, top,
+    config, doctor, events, flows, health, man, offline, service, table, top,
 };
 use crate::{agent::view::StatusRow, api::client::ClientError, dataplane};
 
@@ -43,6 +43,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Verb::Takeover(order) => asker.order("takeover", order),
         Verb::Reload => asker.reload(),
         Verb::Apply(file) => apply::run(&asker, file),
+        Verb::Doctor(doctor) => doctor::run(&asker, doctor),
         Verb::Config(verb) => config::run(&asker, verb),
         Verb::Health { rest } => health::run(rest),
         Verb::Completions { shell } => print(&completions(*shell)),
@@ -70,7 +71,7 @@ fn status(asker: &Asker<'_>, pin_dir: &Path) -> Result<()> {
     asker.print(&row, table::status)
 }
 
-fn is_not_running(error: &anyhow::Error) -> bool {
+pub(super) fn is_not_running(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<ClientError>();
     matches!(error, Some(ClientError::NotRunning { .. }))
 }

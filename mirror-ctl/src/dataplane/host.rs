@@ -31,10 +31,21 @@ const BPFFS: &str = "/sys/fs/bpf";
 
 /// Checks all that must be so before anything is loaded.
 pub(super) fn check() -> Result<(), DataplaneError> {
-    capabilities(&fs::read_to_string("/proc/self/status").path("read", "/proc/self/status")?)?;
+    checks().into_iter().try_for_each(|(_, result)| result)
+}
+
+/// All that must be so before anything is loaded, each by its name.
+pub(super) fn checks() -> [(&'static str, Result<(), DataplaneError>); 3] {
     let release = uname().map(|name| name.release().to_string_lossy().into_owned());
-    kernel(&release.unwrap_or_default())?;
-    type_information(BTF)
+    let status = fs::read_to_string("/proc/self/status").path("read", "/proc/self/status");
+    [
+        (
+            "capabilities",
+            status.and_then(|status| capabilities(&status)),
+        ),
+        ("kernel", kernel(&release.unwrap_or_default())),
+        ("btf", type_information(BTF)),
+    ]
 }
 
 fn type_information(path: &'static str) -> Result<(), DataplaneError> {
@@ -128,7 +139,7 @@ pub(super) fn on_bpffs(path: &Path) -> bool {
         .is_some_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC)
 }
 
-fn mount_bpffs(pin_dir: &Path) -> Result<(), DataplaneError> {
+pub(super) fn mount_bpffs(pin_dir: &Path) -> Result<(), DataplaneError> {
     let mounted = fs::create_dir_all(BPFFS).and_then(|()| {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         Ok(mount(

@@ -7,6 +7,7 @@
 mod attach;
 mod debug;
 mod error;
+pub mod ethtool;
 mod events;
 mod flows;
 mod host;
@@ -15,6 +16,7 @@ mod maps;
 mod object;
 mod publish;
 mod register;
+pub mod survey;
 mod sys;
 
 use std::{collections::HashMap, fs::File, os::fd::AsFd, path::Path};
@@ -204,7 +206,7 @@ pub fn unload(pin_dir: &Path, before: impl FnOnce(&[Announced])) -> Result<(), D
 /// What is wrong with the far end of a veth, if it can be seen (is in this network namespace),
 /// with what to do about it.
 pub fn far_end_complaints(interface: &str) -> Vec<String> {
-    let Ok(offloads) = sys::offloads(interface) else {
+    let Ok(offloads) = ethtool::offloads(interface) else {
         // Not every driver answers.
         return Vec::new();
     };

@@ -300,53 +300,6 @@ pub(super) fn set_nice(nice: i32) -> io::Result<()> {
     }
 }
 
-/// What `ethtool -k` says of an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Offloads {
-    /// Checksums of packets sent are left to be computed later.
-    pub(super) tx_checksum: bool,
-    /// Received packets may be merged.
-    pub(super) gro: bool,
-}
-
-/// `struct ethtool_value`.
-#[repr(C)]
-struct EthtoolValue {
-    command: u32,
-    data: u32,
-}
-
-/// Asks an interface of this network namespace for its offloads.
-pub(super) fn offloads(interface: &str) -> io::Result<Offloads> {
-    const ETHTOOL_GTXCSUM: u32 = 0x16;
-    const ETHTOOL_GGRO: u32 = 0x2b;
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
-    let ask = |command| -> io::Result<bool> {
-        let mut value = EthtoolValue { command, data: 0 };
-        // SAFETY: ifreq is plain data, for which zero is valid.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        let name = interface.as_bytes();
-        if name.len() >= request.ifr_name.len() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        for (to, from) in request.ifr_name.iter_mut().zip(name) {
-            *to = *from as libc::c_char;
-        }
-        request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
-        // SAFETY: `request` names an interface, with a terminating zero, and points to an
-        // ethtool_value, which both commands read and write; both outlive the call.
-        let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &mut request) };
-        match result {
-            0 => Ok(value.data != 0),
-            _ => Err(io::Error::last_os_error()),
-        }
-    };
-    Ok(Offloads {
-        tx_checksum: ask(ETHTOOL_GTXCSUM)?,
-        gro: ask(ETHTOOL_GGRO)?,
-    })
-}
-
 /// A packet socket that receives nothing: protocol 0 binds it to no traffic.
 pub(super) fn packet_socket() -> io::Result<OwnedFd> {
     // SAFETY: no pointers.

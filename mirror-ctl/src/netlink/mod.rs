@@ -2,6 +2,7 @@
 //! asked for once and then followed by multicast.
 
 mod message;
+mod netdev;
 mod outlet;
 mod targets;
 
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::config::Mac;
 pub use message::{Address, Link, Neighbour};
+pub use netdev::{XdpFeatures, xdp_features};
 use outlet::Outlet;
 pub use targets::Targets;
 

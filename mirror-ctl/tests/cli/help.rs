@@ -24,6 +24,7 @@ const VERBS: &[&[&str]] = &[
     &["takeover"],
     &["reload"],
     &["apply"],
+    &["doctor"],
     &["config"],
     &["config", "check"],
     &["config", "show"],

@@ -71,6 +71,7 @@ fn every_verb_has_help() {
         "drain",
         "takeover",
         "reload",
+        "doctor",
         "config",
         "completions",
     ] {

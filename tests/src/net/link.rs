@@ -107,6 +107,15 @@ impl Net {
             .with_context(|| format!("{device} down"))
     }
 
+    /// Removes an interface, and with one end of a veth the other.
+    pub async fn delete(&self, device: &str) -> Result<()> {
+        let request = self.handle.link().del(index(device)?);
+        request
+            .execute()
+            .await
+            .with_context(|| format!("delete {device}"))
+    }
+
     /// Adds an address that is usable at once (no duplicate address detection).
     pub async fn address(&self, device: &str, address: IpAddr, prefix: u8) -> Result<()> {
         let mut request = self.handle.address().add(index(device)?, address, prefix);
