@@ -15,6 +15,16 @@ use crate::support::{LIMIT, Site, check_whole, wait_replies};
 /// Where the agent and Prometheus listen: the namespace is the test's own.
 const AGENT: &str = "127.0.0.1:9477";
 const PROMETHEUS: &str = "127.0.0.1:9478";
+/// The alerts and the dashboard that are handed to users.
+const RULES: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../contrib/prometheus/mirror.rules.yml"
+);
+const ALERT_TESTS: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../contrib/prometheus/mirror.test.yml"
+);
+const DASHBOARD: &str = include_str!("../../contrib/grafana/mirror.json");
 const DIR_VARIABLE: &str = "MIRROR_PROMETHEUS";
 
 fn program(name: &str) -> PathBuf {
@@ -64,6 +74,7 @@ fn prometheus(topology: &Topology) -> Result<Process> {
     let config = dir.join("prometheus.yml");
     let text = format!(
         "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
+         rule_files: [{RULES:?}]\n\
          scrape_configs: [{{job_name: mirror, static_configs: [{{targets: [\"{AGENT}\"]}}]}}]\n"
     );
     fs::write(&config, text)?;
@@ -140,5 +151,41 @@ fn prometheus_reads_the_metrics() {
         Ok(last.contains("job=\"mirror\"").then_some(()))
     });
     scraped.unwrap_or_else(|error| panic!("{error}: {last}{}", prometheus.said()));
+    // Prometheus has taken the alerts, and understands each question of the dashboard.
+    let output = Command::new(program("promtool"))
+        .args(["check", "rules", RULES])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let output = Command::new(program("promtool"))
+        .args(["test", "rules", ALERT_TESTS])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let alerts = query(&site.topology, "count(ALERTS) or vector(0)");
+    assert!(alerts.is_ok(), "{alerts:?}");
+    let dashboard = serde_json::from_str(DASHBOARD).unwrap();
+    let mut answered = 0;
+    for expression in expressions(&dashboard) {
+        let answer = query(&site.topology, &expression)
+            .unwrap_or_else(|error| panic!("{expression}: {error:#}"));
+        answered += usize::from(!answer.trim().is_empty());
+    }
+    assert!(answered >= 15, "{answered} panels show something");
     check_whole(&client.finish().unwrap(), 20);
+}
+
+/// What the dashboard asks, with its variables filled in as Grafana does.
+fn expressions(value: &serde_json::Value) -> Vec<String> {
+    let inner = match value {
+        serde_json::Value::Object(fields) => fields.values().flat_map(expressions).collect(),
+        serde_json::Value::Array(values) => values.iter().flat_map(expressions).collect(),
+        _ => Vec::new(),
+    };
+    let own = value.get("expr").and_then(serde_json::Value::as_str);
+    let fill = |text: &str| {
+        text.replace("$host", ".*")
+            .replace("$__rate_interval", "5s")
+    };
+    own.map(fill).into_iter().chain(inner).collect()
 }

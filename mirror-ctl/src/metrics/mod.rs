@@ -1,6 +1,8 @@
 //! Every metric, declared here and nowhere else: the field, its labels, its name and what it means. The
 //! comment of a field is the help text that is scraped, and `docs/operations.md` must name each.
 
+#[cfg(test)]
+mod contrib_tests;
 mod count;
 mod fill;
 mod text;
@@ -46,6 +48,10 @@ macro_rules! metrics {
             /// Name (without prefix and suffixes) and help text of each.
             pub const DECLARED: &'static [(&'static str, &'static str)] =
                 &[$(($name, concat!($($help),+)),)+];
+
+            /// Of what type each is.
+            #[cfg(test)]
+            const KINDS: &'static [&'static str] = &[$(stringify!($kind),)+];
 
             /// All at nothing.
             pub fn new() -> Self {
