@@ -16,6 +16,7 @@ mod metrics;
 mod mirrors;
 mod prediction;
 mod reload;
+mod schema;
 mod support;
 mod suspicion;
 mod takeover;

@@ -7,6 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use utoipa::ToSchema;
 
 use crate::metrics::Metrics;
 
@@ -29,7 +30,7 @@ pub const KINDS: [&str; 11] = [
 ];
 
 /// One entry.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LogEntry {
     /// Its number, from 1; later ones have greater numbers.
     pub seq: u64,

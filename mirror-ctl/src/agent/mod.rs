@@ -118,7 +118,7 @@ impl Event {
 }
 
 /// What became of another configuration.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Applied {
     /// What it changed.
     pub changes: Vec<String>,

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use mirror_common::LAYOUT_VERSION;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::foresee::Foreseen;
 use crate::{
@@ -38,7 +39,7 @@ pub struct View {
 }
 
 /// `status`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct StatusRow {
     /// Version of the program.
     pub version: String,
@@ -75,7 +76,7 @@ impl StatusRow {
 }
 
 /// An interface with a program.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct InterfaceRow {
     /// Its name.
     pub name: String,
@@ -89,7 +90,7 @@ pub struct InterfaceRow {
 }
 
 /// `instances`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct InstanceRow {
     /// Its name.
     pub name: String,
@@ -145,7 +146,7 @@ pub struct InstanceRow {
 }
 
 /// `vni`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct VniRow {
     /// Its name.
     pub name: String,
@@ -174,7 +175,7 @@ pub struct VniRow {
 }
 
 /// An instance's part of a VNI.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ShareRow {
     /// The instance.
     pub instance: String,
@@ -183,7 +184,7 @@ pub struct ShareRow {
 }
 
 /// `mirrors`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MirrorRow {
     /// The VNI; none for a set that only older flows use.
     pub vni: Option<String>,
@@ -200,7 +201,7 @@ pub struct MirrorRow {
 }
 
 /// `health explain`: what is expected of an instance, and why.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HealthRow {
     /// The instance.
     pub instance: String,
@@ -229,7 +230,7 @@ pub struct HealthRow {
 }
 
 /// A signal's part in a risk.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ReasonRow {
     /// The signal.
     pub signal: String,
@@ -238,7 +239,7 @@ pub struct ReasonRow {
 }
 
 /// A signal.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SignalRow {
     /// The signal, with its unit.
     pub signal: String,

@@ -10,6 +10,7 @@ use axum::{
 };
 use mirror_common::{LAYOUT_VERSION, reason::Reason};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{Shared, stream::Kinds};
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// An answer that is not what was asked for.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(super) struct Problem {
     /// What is wrong.
     pub(super) error: String,
@@ -48,6 +49,15 @@ pub(super) async fn unknown() -> Failed {
     Failed(StatusCode::NOT_FOUND, "there is no such path".to_owned())
 }
 
+/// How the agent and the dataplane are.
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    responses(
+        (status = 200, description = "Status", body = StatusRow),
+        (status = "default", description = "Refused or failed", body = Problem)
+    )
+)]
 pub(super) async fn status(State(shared): State<Shared>) -> Result<Json<StatusRow>, Failed> {
     let view = Arc::clone(&shared.views.borrow());
     let counters = shared.maps.counters().map_err(internal)?;
@@ -63,11 +73,29 @@ pub(super) async fn status(State(shared): State<Shared>) -> Result<Json<StatusRo
     }))
 }
 
+/// The instances.
+#[utoipa::path(
+    get,
+    path = "/v1/instances",
+    responses(
+        (status = 200, description = "Instances", body = Vec<InstanceRow>),
+        (status = "default", description = "Refused or failed", body = Problem)
+    )
+)]
 pub(super) async fn instances(State(shared): State<Shared>) -> Json<Vec<InstanceRow>> {
     Json(shared.views.borrow().instances.clone())
 }
 
 /// What is expected of an instance, and why.
+#[utoipa::path(
+    get,
+    path = "/v1/instances/{name}/health",
+    params(("name" = String, Path, description = "The instance")),
+    responses(
+        (status = 200, description = "What is expected of it", body = HealthRow),
+        (status = "default", description = "Refused or failed", body = Problem)
+    )
+)]
 pub(super) async fn health(
     State(shared): State<Shared>,
     Path(name): Path<String>,
@@ -83,19 +111,55 @@ pub(super) async fn health(
     })
 }
 
+/// The virtual network interfaces and who serves them.
+#[utoipa::path(
+    get,
+    path = "/v1/vnis",
+    responses(
+        (status = 200, description = "VNIs", body = Vec<VniRow>),
+        (status = "default", description = "Refused or failed", body = Problem)
+    )
+)]
 pub(super) async fn vnis(State(shared): State<Shared>) -> Json<Vec<VniRow>> {
     Json(shared.views.borrow().vnis.clone())
 }
 
-/// As a file.
+/// What the agent runs by, as a configuration file.
+#[utoipa::path(
+    get,
+    path = "/v1/config",
+    responses(
+        (status = 200, description = "TOML", body = String, content_type = "text/plain"),
+        (status = "default", description = "Refused or failed", body = Problem)
+    )
+)]
 pub(super) async fn config(State(shared): State<Shared>) -> String {
     shared.views.borrow().config.to_toml()
 }
 
+/// The replica sets: who mirrors whom.
+#[utoipa::path(
+    get,
+    path = "/v1/mirrors",
+    responses(
+        (status = 200, description = "Replica sets", body = Vec<MirrorRow>),
+        (status = "default", description = "Refused or failed", body = Problem)
+    )
+)]
 pub(super) async fn mirrors(State(shared): State<Shared>) -> Json<Vec<MirrorRow>> {
     Json(shared.views.borrow().mirrors.clone())
 }
 
+/// The flows: client, active instance, mirrors and whether they could take over.
+#[utoipa::path(
+    get,
+    path = "/v1/flows",
+    params(FlowFilter),
+    responses(
+        (status = 200, description = "Flows", body = Vec<FlowRow>),
+        (status = "default", description = "Refused or failed", body = Problem)
+    )
+)]
 pub(super) async fn flows(
     State(shared): State<Shared>,
     Query(filter): Query<FlowFilter>,
@@ -149,13 +213,27 @@ pub fn collect(
     Ok(rows)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct EventQuery {
+    /// Only events with greater numbers.
     since: Option<u64>,
+    /// So many at most, the newest.
     limit: Option<usize>,
+    /// Only events of these kinds, with commas between them.
     kind: Option<String>,
 }
 
+/// What happened, oldest first.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    params(EventQuery),
+    responses(
+        (status = 200, description = "Events", body = Vec<LogEntry>),
+        (status = "default", description = "Refused or failed", body = Problem)
+    )
+)]
 pub(super) async fn events(
     State(shared): State<Shared>,
     Query(query): Query<EventQuery>,

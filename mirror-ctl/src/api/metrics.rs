@@ -16,7 +16,7 @@ use axum::{
 
 use super::{
     Shared,
-    handlers::{Failed, internal, unknown},
+    handlers::{Failed, Problem, internal, unknown},
 };
 use crate::metrics::{self, Facts};
 
@@ -45,6 +45,15 @@ pub(super) fn router(shared: Shared) -> Router {
         .with_state(shared)
 }
 
+/// The metrics.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses(
+        (status = 200, description = "Prometheus' text format", body = String, content_type = "text/plain"),
+        (status = "default", description = "Refused or failed", body = Problem)
+    )
+)]
 pub(super) async fn metrics(State(shared): State<Shared>) -> Result<Response, Failed> {
     let view = Arc::clone(&shared.views.borrow());
     let counters = shared.maps.counters().map_err(internal)?;

@@ -5,6 +5,7 @@ pub mod client;
 mod handlers;
 mod listen;
 pub mod metrics;
+pub mod openapi;
 mod orders;
 mod socket;
 pub mod sse;
@@ -14,11 +15,7 @@ use std::{
     io, net::TcpListener, os::unix::net::UnixListener, path::Path, sync::Arc, thread, time::Instant,
 };
 
-use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    routing::{get, post},
-};
+use axum::{Json, Router, extract::DefaultBodyLimit, routing::get};
 use tokio::{
     runtime,
     sync::{Semaphore, mpsc, watch},
@@ -96,19 +93,10 @@ pub fn serve(
 }
 
 fn router(shared: Shared) -> Router {
-    Router::new()
-        .route("/v1/status", get(handlers::status))
-        .route("/v1/instances", get(handlers::instances))
-        .route("/v1/instances/{name}/health", get(handlers::health))
-        .route("/v1/instances/{name}/{order}", post(orders::order))
-        .route("/v1/vnis", get(handlers::vnis))
-        .route("/v1/mirrors", get(handlers::mirrors))
-        .route("/v1/flows", get(handlers::flows))
-        .route("/v1/events", get(handlers::events))
-        .route("/v1/events/stream", get(stream::events))
-        .route("/metrics", get(metrics::metrics))
-        .route("/v1/config", get(handlers::config).post(orders::apply))
-        .route("/v1/reload", post(orders::reload))
+    let (router, document) = openapi::routes().split_for_parts();
+    let document = openapi::complete(document);
+    router
+        .route("/openapi.json", get(async move || Json(document)))
         .fallback(handlers::unknown)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(shared)

@@ -8,10 +8,11 @@ use axum::{
 use serde::Deserialize;
 use tokio::sync::oneshot;
 use tracing::info;
+use utoipa::IntoParams;
 
 use super::{
     Shared,
-    handlers::{Failed, unknown},
+    handlers::{Failed, Problem, unknown},
     listen::Peer,
 };
 use crate::{
@@ -19,12 +20,28 @@ use crate::{
     clock,
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct OrderQuery {
+    /// Even if it is the last healthy one of a VNI.
     #[serde(default)]
     force: bool,
 }
 
+/// Orders something of an instance: evacuate, drain, takeover or restore.
+#[utoipa::path(
+    post,
+    path = "/v1/instances/{name}/{order}",
+    params(
+        ("name" = String, Path, description = "The instance"),
+        ("order" = String, Path, description = "evacuate, drain, takeover or restore"),
+        OrderQuery
+    ),
+    responses(
+        (status = 200, description = "The instance as it is then", body = Vec<InstanceRow>),
+        (status = "default", description = "Refused or failed", body = Problem)
+    )
+)]
 pub(super) async fn order(
     State(shared): State<Shared>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -68,6 +85,15 @@ pub(super) async fn order(
     }
 }
 
+/// Reads the configuration file again.
+#[utoipa::path(
+    post,
+    path = "/v1/reload",
+    responses(
+        (status = 200, description = "Done", body = ()),
+        (status = "default", description = "Refused or failed", body = Problem)
+    )
+)]
 pub(super) async fn reload(
     State(shared): State<Shared>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -78,6 +104,16 @@ pub(super) async fn reload(
     answer.map(Json).map_err(unprocessable)
 }
 
+/// Puts another configuration in force and makes it the file's.
+#[utoipa::path(
+    post,
+    path = "/v1/config",
+    request_body(content = String, description = "TOML", content_type = "text/plain"),
+    responses(
+        (status = 200, description = "What it changed", body = Applied),
+        (status = "default", description = "Refused or failed", body = Problem)
+    )
+)]
 pub(super) async fn apply(
     State(shared): State<Shared>,
     ConnectInfo(peer): ConnectInfo<Peer>,

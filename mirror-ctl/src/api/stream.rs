@@ -15,8 +15,12 @@ use futures_util::{Stream, stream};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use utoipa::IntoParams;
 
-use super::{EVENT_READERS_MAX, Shared, handlers::Failed};
+use super::{
+    EVENT_READERS_MAX, Shared,
+    handlers::{Failed, Problem},
+};
 use crate::{
     agent::log::{EventLog, KINDS, LogEntry},
     metrics::Metrics,
@@ -60,12 +64,25 @@ impl Kinds {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct StreamQuery {
+    /// Only events with greater numbers; without it the next one is the first.
     since: Option<u64>,
+    /// Only events of these kinds, with commas between them.
     kind: Option<String>,
 }
 
+/// Events as they happen.
+#[utoipa::path(
+    get,
+    path = "/v1/events/stream",
+    params(StreamQuery, ("Last-Event-ID" = Option<u64>, Header, description = "As since")),
+    responses(
+        (status = 200, description = "Server-sent events: each data line is an event as in /v1/events; `gap` and `cut` say what is missing", body = String, content_type = "text/event-stream"),
+        (status = "default", description = "Refused or failed", body = Problem)
+    )
+)]
 pub(super) async fn events(
     State(shared): State<Shared>,
     Query(query): Query<StreamQuery>,

@@ -17,10 +17,14 @@ use crate::{
 };
 
 /// What `--json` prints.
-#[derive(Serialize)]
-struct Outcome {
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = apply::Outcome)]
+pub(super) struct Outcome {
+    /// Whether it was put in force.
     applied: bool,
+    /// What it changes.
     changes: Vec<String>,
+    /// What the operator should know.
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<String>,
 }

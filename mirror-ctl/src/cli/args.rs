@@ -127,6 +127,14 @@ pub enum Verb {
         )]
         rest: Vec<OsString>,
     },
+    /// Print what scripts may rely on: the API's OpenAPI document, or the schemas of what --json prints.
+    #[command(
+        after_help = "Examples:\n  mirror-ctl schema openapi > openapi.json\n  mirror-ctl schema json | jq .verbs"
+    )]
+    Schema {
+        /// Of what.
+        of: SchemaKind,
+    },
     /// Print completions for a shell.
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {
@@ -189,6 +197,15 @@ pub enum LogLevel {
     Debug = 4,
     /// And everything else.
     Trace = 5,
+}
+
+/// What schemas there are.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum SchemaKind {
+    /// The API.
+    Openapi,
+    /// What `--json` prints.
+    Json,
 }
 
 /// A configuration.

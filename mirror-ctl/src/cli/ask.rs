@@ -66,8 +66,9 @@ impl Asker<'_> {
 }
 
 /// What `--json` prints where there is nothing to tell but that it is done.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub(super) struct Done {
+    /// `loaded`, `unloaded`, `reloaded` or `written`.
     done: &'static str,
 }
 

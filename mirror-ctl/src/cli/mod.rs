@@ -12,6 +12,7 @@ mod look;
 mod man;
 mod offline;
 mod run;
+mod schema;
 mod service;
 mod table;
 mod top;

@@ -11,7 +11,7 @@ use super::{
     apply,
     args::{Args, Verb},
     ask::{Asker, print, small_runtime},
-    config, doctor, events, flows, health, man, offline, service, table, top,
+    config, doctor, events, flows, health, man, offline, schema, service, table, top,
 };
 use crate::{agent::view::StatusRow, api::client::ClientError, dataplane};
 
@@ -46,6 +46,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Verb::Doctor(doctor) => doctor::run(&asker, doctor),
         Verb::Config(verb) => config::run(&asker, verb),
         Verb::Health { rest } => health::run(rest),
+        Verb::Schema { of } => schema::run(*of),
         Verb::Completions { shell } => print(&completions(*shell)),
         Verb::Man(pages) => man::run(pages),
     }

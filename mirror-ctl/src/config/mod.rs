@@ -17,6 +17,7 @@ use std::{
 };
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 pub use error::{ConfigError, Finding};
 
@@ -26,7 +27,7 @@ use crate::health::collect::source::Place;
 pub const NAME_BYTES_MAX: usize = 48;
 
 /// A valid configuration.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct Config {
     /// The agent itself.
     pub agent: Agent,
@@ -91,9 +92,11 @@ impl Config {
 }
 
 /// `[health]`: prediction of failures.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
+#[schema(as = config::Health)]
 pub struct Health {
     /// The model; none: layer A alone.
+    #[schema(value_type = Option<String>)]
     pub model: Option<PathBuf>,
     /// How often instances are judged.
     pub interval_ms: u32,
@@ -106,7 +109,7 @@ pub struct Health {
 }
 
 /// What predictions may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Apply {
     /// They are shown.
@@ -139,20 +142,25 @@ impl Role {
 }
 
 /// `[agent]`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
+#[schema(as = config::Agent)]
 pub struct Agent {
     /// The API's Unix socket.
+    #[schema(value_type = String)]
     pub socket: PathBuf,
     /// Where maps, programs and links are pinned.
+    #[schema(value_type = String)]
     pub pin_dir: PathBuf,
     /// Where metrics are served over TCP, if anywhere.
+    #[schema(value_type = Option<String>)]
     pub metrics: Option<SocketAddr>,
     /// Whose members may use the socket, besides its owner.
     pub group: Option<String>,
 }
 
 /// `[detect]`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
+#[schema(as = config::Detect)]
 pub struct Detect {
     /// How often the dataplane's evidence is read.
     pub poll_ms: u32,
@@ -161,7 +169,8 @@ pub struct Detect {
 }
 
 /// `[[interface]]`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = config::Interface)]
 pub struct Interface {
     /// Its name.
     pub name: String,
@@ -170,7 +179,8 @@ pub struct Interface {
 }
 
 /// How XDP programs are attached to an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = config::Mode)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Natively if the driver can, else generically.
@@ -182,21 +192,25 @@ pub enum Mode {
 }
 
 /// `[[instance]]`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = config::Instance)]
 pub struct Instance {
     /// Its name.
     pub name: String,
     /// The interface that leads to it.
     pub link: String,
     /// Its hardware address; resolved from `address` when absent.
+    #[schema(value_type = Option<String>)]
     pub mac: Option<Mac>,
     /// Its address on the link.
+    #[schema(value_type = Option<String>)]
     pub address: Option<IpAddr>,
     /// Its share of new flows.
     pub weight: u32,
     /// Its health score; one that is predicted counts where it is lower.
     pub score: f64,
     /// Where its own signals are: a node exporter or a cgroup.
+    #[schema(value_type = Option<String>)]
     pub metrics: Option<Place>,
     /// What it shares its fate with.
     pub domain: Option<String>,
@@ -205,9 +219,11 @@ pub struct Instance {
 }
 
 /// `[instance.probe]`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = config::Probe)]
 pub struct Probe {
     /// Where a TCP connection must succeed.
+    #[schema(value_type = String)]
     pub tcp: SocketAddr,
     /// How often it is tried.
     pub interval_ms: u32,
@@ -220,11 +236,13 @@ pub struct Probe {
 }
 
 /// `[[vni]]`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = config::Vni)]
 pub struct Vni {
     /// Its name.
     pub name: String,
     /// The addresses that clients use.
+    #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
     /// Where client traffic arrives.
     pub interfaces: Vec<String>,
@@ -251,7 +269,8 @@ pub struct Vni {
 }
 
 /// What the client is told to be received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = config::Ack)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ack {
     /// What the active replica and every warm mirror have.
@@ -261,7 +280,8 @@ pub enum Ack {
 }
 
 /// Whose FIN or RST counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = config::Close)]
 #[serde(rename_all = "kebab-case")]
 pub enum Close {
     /// That of the active replica when a warm mirror made it too.
@@ -271,7 +291,8 @@ pub enum Close {
 }
 
 /// What becomes of a flow without a live replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = config::OnLoss)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnLoss {
     /// Its client is answered with a reset.

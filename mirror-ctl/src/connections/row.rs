@@ -11,6 +11,7 @@ use mirror_common::{
     tcp::{TcpSync, slot},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::dataplane::{Entry, FlowTable, address_from};
 
@@ -44,7 +45,7 @@ impl Names {
 }
 
 /// One flow.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FlowRow {
     /// The client's address and port.
     pub client: String,
@@ -71,7 +72,7 @@ pub struct FlowRow {
 }
 
 /// One replica of a flow.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ReplicaRow {
     /// Its instance.
     pub instance: String,
@@ -88,7 +89,8 @@ pub struct ReplicaRow {
 }
 
 /// Which flows are wanted.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct FlowFilter {
     /// The client's address, with or without a port.
     pub client: Option<String>,

@@ -30,11 +30,12 @@ const VERBS: &[&[&str]] = &[
     &["config", "show"],
     &["config", "init"],
     &["health"],
+    &["schema"],
     &["completions"],
     &["man"],
 ];
 /// Set to anything, it makes the fixture what the program says now.
-const UPDATE: &str = "MIRROR_UPDATE_FIXTURES";
+pub(crate) const UPDATE: &str = "MIRROR_UPDATE_FIXTURES";
 
 #[test]
 fn help_is_as_it_was() {

@@ -2,6 +2,7 @@
 //! the integration tests.
 
 mod help;
+mod schema;
 mod wrong;
 
 use std::{fs, path::Path};

@@ -110,6 +110,12 @@ const WRONG: &[(&str, i32, &str)] = &[
      "error: a value is required for '--file <FILE>' but none was supplied"),
     ("apply new.toml", 2,
      "error: unexpected argument 'new.toml' found"),
+    ("schema", 2,
+     "error: the following required arguments were not provided:\n\
+      <OF>"),
+    ("schema xml", 2,
+     "error: invalid value 'xml' for '<OF>'\n\
+      [possible values: openapi, json]"),
     ("doctor eth0", 2,
      "error: unexpected argument 'eth0' found"),
     ("doctor --config", 2,
