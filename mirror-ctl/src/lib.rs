@@ -13,6 +13,7 @@ pub mod health;
 pub mod metrics;
 pub mod mirroring;
 pub mod netlink;
+pub mod notify;
 pub mod routing;
 
 /// The API's socket unless the configuration says otherwise.

@@ -17,6 +17,7 @@ mod mirrors;
 mod prediction;
 mod reload;
 mod schema;
+mod service;
 mod support;
 mod suspicion;
 mod takeover;

@@ -43,6 +43,7 @@ use crate::{
     health::watch::Watch,
     metrics::Metrics,
     netlink::{Change, Netlink, Targets},
+    notify::Watchdog,
 };
 use configure::Occasion;
 use decide::Action;
@@ -176,6 +177,7 @@ impl Agent {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticks = time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut watchdog = Watchdog::of_environment();
         loop {
             let inputs = &mut self.inputs;
             // In this order: what takes an instance out must not wait behind anything else.
@@ -198,6 +200,7 @@ impl Agent {
             let (kind, began) = (event.kind(), Instant::now());
             self.handle(event).await;
             self.metrics.looped(kind, began.elapsed().as_secs_f64());
+            watchdog.alive(began);
             let poll_ms = self.state.config.detect.poll_ms;
             if poll_ms != poll_before {
                 looks = time::interval(Duration::from_millis(poll_ms.into()));

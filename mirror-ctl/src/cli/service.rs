@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, Write as _},
-    os::{linux::net::SocketAddrExt, unix::net},
     path::Path,
     sync::Arc,
     time::{Instant, SystemTime},
@@ -13,7 +12,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Semaphore, mpsc},
 };
-use tracing::{info, warn};
+use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -26,6 +25,7 @@ use crate::{
     config::Config,
     dataplane,
     netlink::Netlink,
+    notify,
 };
 
 /// Priority of the agent's loop.
@@ -56,6 +56,7 @@ pub(super) fn agent(agent: &args::Agent) -> Result<()> {
         tokio::spawn(signals(started.orders)?);
         ready();
         started.agent.run().await;
+        notify::stopping();
         drop(socket);
         Ok(())
     })
@@ -163,17 +164,5 @@ fn ready() {
     {
         info!("ready");
     }
-    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
-        return;
-    };
-    let name = name.to_string_lossy().into_owned();
-    let address = match name.strip_prefix('@') {
-        Some(name) => net::SocketAddr::from_abstract_name(name),
-        None => net::SocketAddr::from_pathname(&name),
-    };
-    let sent = address
-        .and_then(|address| net::UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address));
-    if let Err(error) = sent {
-        warn!("NOTIFY_SOCKET: {error}");
-    }
+    notify::ready();
 }
