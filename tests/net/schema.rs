@@ -41,10 +41,11 @@ fn differences(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec
         return vec![format!("{at}: {value} is no {}", schema["type"])];
     }
     let mut found = Vec::new();
-    if let (Some(words), false) = (schema["enum"].as_array(), value.is_null()) {
-        if !words.contains(value) {
-            found.push(format!("{at}: {value} is not of {words:?}"));
-        }
+    if let Some(words) = schema["enum"].as_array()
+        && !value.is_null()
+        && !words.contains(value)
+    {
+        found.push(format!("{at}: {value} is not of {words:?}"));
     }
     match value {
         Value::Array(values) => {
