@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod command;
 mod demo;
+mod dist;
 mod host;
 mod lint;
 mod progress;
@@ -50,6 +51,7 @@ enum Verb {
     Demo(demo::Args),
     Sim(sim::Args),
     Bench(bench::Args),
+    Dist(dist::Args),
     Load(host::LoadArgs),
     Unload(host::UnloadArgs),
     Status(host::StatusArgs),
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::Sim(args) => sim::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Dist(args) => dist::run(&args),
         Verb::Load(args) => host::load(&args),
         Verb::Unload(args) => host::unload(&args),
         Verb::Status(args) => host::status(&args),
