@@ -21,8 +21,10 @@ use crate::{
 
 /// New flows follow a score that has moved by more than this.
 const SCORE_STEP: f64 = 0.02;
-/// A score below this is told of.
+/// A score below this is told of,
 const SCORE_LOW: f64 = 0.8;
+/// and its recovery when it is above this, so that one that swings is not news every second.
+const SCORE_WELL: f64 = 0.9;
 /// So many reasons are told with an event.
 const REASONS_TOLD: usize = 3;
 
@@ -41,6 +43,8 @@ pub struct Foreseen {
     pub overruled: bool,
     /// Whether its source does not answer.
     pub missing: bool,
+    /// Whether its score was told to be low.
+    doubtful: bool,
     /// Whether its flows stay for want of others that could bear them.
     withheld: bool,
     /// What was said of it last, and in which VNI.
@@ -56,6 +60,7 @@ impl Default for Foreseen {
             evacuate: false,
             overruled: false,
             missing: false,
+            doubtful: false,
             withheld: false,
             judgement: None,
         }
@@ -75,6 +80,7 @@ impl Foreseen {
             followed: 0.0,
             wanted: true,
             evacuate: true,
+            doubtful: true,
             ..Self::default()
         }
     }
@@ -246,10 +252,16 @@ impl State {
                 false => tell(Told::Known, "its metrics are there"),
             });
         }
-        let was_low = foreseen.score < SCORE_LOW;
-        let is_low = score < SCORE_LOW;
-        if was_low != is_low && !foreseen.evacuate {
-            let told = if is_low { Told::Doubtful } else { Told::Well };
+        let is_doubtful = match foreseen.doubtful {
+            true => score < SCORE_WELL,
+            false => score < SCORE_LOW,
+        };
+        if is_doubtful != foreseen.doubtful && !foreseen.evacuate {
+            foreseen.doubtful = is_doubtful;
+            let told = match is_doubtful {
+                true => Told::Doubtful,
+                false => Told::Well,
+            };
             actions.push(tell(told, &why));
         }
         foreseen.score = score;
