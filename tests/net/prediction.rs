@@ -94,8 +94,12 @@ fn a_prediction_is_explained_and_can_be_overruled() {
         why.contains("score 0.") && why.contains("memory_share"),
         "{why}"
     );
-    let health = explain(&agent, "a").unwrap();
-    assert!(health.evacuated && health.predicted_score.is_some_and(|score| score < 0.5));
+    // What is told is shown a moment later.
+    let health = wait_until("a's evacuation to be shown", LIMIT, || {
+        Ok(Some(explain(&agent, "a")?).filter(|health| health.evacuated))
+    })
+    .unwrap();
+    assert!(health.predicted_score.is_some_and(|score| score < 0.5));
     assert_eq!(health.reasons[0].signal, "memory_share", "{health:?}");
     let text = agent.text(&["health", "explain", "a"]).unwrap();
     assert!(
