@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use testbed::agent::{Agent, Flow};
 use testbed::clock::{monotonic_ns, ms};
 use testbed::process::Process;
@@ -222,7 +222,8 @@ fn strike(
     match fault {
         Fault::LinkDown => instance.link_down(),
         Fault::Silent => instance.silence(),
-        Fault::Killed | Fault::Evacuated => {
+        Fault::Evacuated | Fault::Predicted => bail!("no balancer knows of it beforehand"),
+        Fault::Killed => {
             let mut names = topology.instances.iter().map(|instance| &instance.name);
             let place = names.position(|name| name == victim);
             let place = place.context("no such instance")?;
