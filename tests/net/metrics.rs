@@ -165,13 +165,17 @@ fn prometheus_reads_the_metrics() {
     let alerts = query(&site.topology, "count(ALERTS) or vector(0)");
     assert!(alerts.is_ok(), "{alerts:?}");
     let dashboard = serde_json::from_str(DASHBOARD).unwrap();
-    let mut answered = 0;
-    for expression in expressions(&dashboard) {
-        let answer = query(&site.topology, &expression)
-            .unwrap_or_else(|error| panic!("{expression}: {error:#}"));
-        answered += usize::from(!answer.trim().is_empty());
-    }
-    assert!(answered >= 15, "{answered} panels show something");
+    // A rate needs two scrapes.
+    wait_until("most panels to show something", LIMIT, || {
+        let mut answered = 0;
+        for expression in expressions(&dashboard) {
+            let answer = query(&site.topology, &expression)
+                .unwrap_or_else(|error| panic!("{expression}: {error:#}"));
+            answered += usize::from(!answer.trim().is_empty());
+        }
+        Ok((answered >= 15).then_some(()))
+    })
+    .unwrap();
     check_whole(&client.finish().unwrap(), 20);
 }
 

@@ -1,6 +1,6 @@
 //! Gathers the facts: reads, and changes nothing.
 
-use std::{fs, os::unix::net::UnixStream, path::Path};
+use std::{collections::BTreeMap, fs, os::unix::net::UnixStream, path::Path};
 
 use anyhow::{Context, Result};
 use nix::sys::{
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::{Config, Role},
     dataplane::{ethtool, survey},
-    netlink::{self, Netlink, xdp_features},
+    netlink::{self, Netlink, Targets, XdpFeatures},
 };
 
 /// Looks at this machine, and by a configuration at what it names.
@@ -46,7 +46,9 @@ pub async fn look(config: Option<&Config>, socket: &Path, pin_dir: &Path) -> Res
     let Some(config) = config else {
         return Ok(facts);
     };
-    let port = |(name, role)| port(config, &links, name, role);
+    let features = Targets::open().and_then(|targets| targets.features().ok());
+    let features = features.unwrap_or_default();
+    let port = |(name, role)| port(config, &links, &features, name, role);
     facts.ports = config.ports().into_iter().map(port).collect();
     for instance in &config.instances {
         let Some(address) = instance.address else {
@@ -68,7 +70,13 @@ pub async fn look(config: Option<&Config>, socket: &Path, pin_dir: &Path) -> Res
     Ok(facts)
 }
 
-fn port(config: &Config, links: &[netlink::Link], name: String, role: Role) -> Port {
+fn port(
+    config: &Config,
+    links: &[netlink::Link],
+    features: &BTreeMap<u32, XdpFeatures>,
+    name: String,
+    role: Role,
+) -> Port {
     let vnis = config.vnis.iter();
     let mut vnis = vnis.filter(|vni| role == Role::InstanceLink || vni.interfaces.contains(&name));
     let announces = role == Role::VniInterface && vnis.clone().any(|vni| vni.announce);
@@ -80,12 +88,16 @@ fn port(config: &Config, links: &[netlink::Link], name: String, role: Role) -> P
         link: links
             .iter()
             .find(|link| link.name == name)
-            .map(|found| link(found, links)),
+            .map(|found| link(found, links, features)),
         name,
     }
 }
 
-fn link(link: &netlink::Link, links: &[netlink::Link]) -> Link {
+fn link(
+    link: &netlink::Link,
+    links: &[netlink::Link],
+    features: &BTreeMap<u32, XdpFeatures>,
+) -> Link {
     let peer = links.iter().find(|other| Some(other.ifindex) == link.peer);
     Link {
         up: link.up,
@@ -96,7 +108,7 @@ fn link(link: &netlink::Link, links: &[netlink::Link]) -> Link {
             name: survey::program_name(id),
             mode,
         }),
-        features: xdp_features(link.ifindex).ok().flatten(),
+        features: features.get(&link.ifindex).copied(),
         far: peer.and_then(|peer| {
             let offloads = ethtool::offloads(&peer.name).ok()?;
             Some(FarEnd {

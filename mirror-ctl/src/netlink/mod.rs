@@ -2,7 +2,6 @@
 //! asked for once and then followed by multicast.
 
 mod message;
-mod netdev;
 mod outlet;
 mod targets;
 
@@ -20,9 +19,8 @@ use tokio::sync::mpsc;
 
 use crate::config::Mac;
 pub use message::{Address, Link, Neighbour};
-pub use netdev::{XdpFeatures, xdp_features};
 use outlet::Outlet;
-pub use targets::Targets;
+pub use targets::{Targets, XdpFeatures};
 
 /// Bytes of the socket's receive buffer: a burst of changes must not push out the one that says
 /// that an instance's link is down.

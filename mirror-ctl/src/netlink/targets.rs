@@ -33,6 +33,9 @@ const GROUP: &[u8] = b"mgmt\0";
 const GET_DEVICE: u8 = 1;
 const DEVICE_IFINDEX: u16 = 1;
 const DEVICE_FEATURES: u16 = 3;
+/// `enum netdev_xdp_act`.
+const BASIC: u64 = 1;
+const REDIRECT: u64 = 2;
 const NDO_XMIT: u64 = 4;
 /// linux/netlink.h
 const REQUEST: u16 = 1;
@@ -46,6 +49,27 @@ const TYPE_MASK: u16 = 0x3fff;
 
 /// Bytes of an answer's part; the kernel makes none greater than the reader has room for.
 const PART_BYTES: usize = 64 << 10;
+
+/// What a driver's XDP can do on an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct XdpFeatures {
+    /// The driver runs programs.
+    pub native: bool,
+    /// Programs on it may redirect.
+    pub redirect: bool,
+    /// It takes redirected frames. Many network cards do so only while a program is attached.
+    pub target: bool,
+}
+
+impl XdpFeatures {
+    fn of(bits: u64) -> Self {
+        Self {
+            native: bits & BASIC != 0,
+            redirect: bits & REDIRECT != 0,
+            target: bits & NDO_XMIT != 0,
+        }
+    }
+}
 
 /// Asks for interfaces that take no redirected frame.
 #[derive(Clone, Copy, Debug)]
@@ -72,18 +96,23 @@ impl Targets {
 
     /// The interfaces of this network namespace that take no redirected frame.
     pub fn closed(&self) -> io::Result<BTreeSet<u32>> {
-        let mut closed = BTreeSet::new();
+        let features = self.features()?.into_iter();
+        let closed = features.filter(|(_, features)| !features.target);
+        Ok(closed.map(|(ifindex, _)| ifindex).collect())
+    }
+
+    /// What XDP can do on the interfaces of this network namespace, by their numbers.
+    pub fn features(&self) -> io::Result<BTreeMap<u32, XdpFeatures>> {
+        let mut known = BTreeMap::new();
         ask(self.family, DUMP, GET_DEVICE, &[], |payload| {
             let found = attributes(payload);
             let ifindex = found.get(&DEVICE_IFINDEX).and_then(|value| word(value));
             let features = found.get(&DEVICE_FEATURES).and_then(|value| long(value));
-            if let (Some(ifindex), Some(features)) = (ifindex, features)
-                && features & NDO_XMIT == 0
-            {
-                closed.insert(ifindex);
+            if let (Some(ifindex), Some(features)) = (ifindex, features) {
+                known.insert(ifindex, XdpFeatures::of(features));
             }
         })?;
-        Ok(closed)
+        Ok(known)
     }
 
     /// Tells of every change from now on, of the network namespace of the calling thread.
@@ -268,6 +297,13 @@ mod tests {
             attributes(&read[1].1[GENERIC_HEADER..])[&FAMILY_NAME],
             FAMILY
         );
+    }
+
+    #[test]
+    fn features_are_bits() {
+        let features = XdpFeatures::of(3);
+        assert!(features.native && features.redirect && !features.target);
+        assert!(XdpFeatures::of(4).target);
     }
 
     #[test]

@@ -67,7 +67,7 @@ const WRONG: &[(&str, i32, &str)] = &[
      "error: invalid value 'yesterday' for '--since <SEQ>': must be a whole number, 0 or more"),
     ("events --kind birthday", 2,
      "error: invalid value 'birthday' for '--kind <KIND>'\n\
-      [possible values: flow-opened, flow-warm, flow-cold, takeover, flow-closed, partial-checksum, instance-state, interface, configuration, order]"),
+      [possible values: flow-opened, flow-warm, flow-cold, takeover, flow-closed, partial-checksum, instance-state, interface, configuration, order, prediction]"),
     ("events --follow --limit 3", 2,
      "error: the argument '--follow' cannot be used with '--limit <N>'"),
     ("events --limit", 2,
