@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::agent::{Agent, Flow, InstanceStatus};
-use crate::clock::{monotonic_ns, stolen_ms};
+use crate::agent::{Agent, Event, Flow, InstanceStatus};
+use crate::clock::{monotonic_ns, ms, stolen_ms};
 use crate::process::Process;
 use crate::topology::{Family, Topology};
 use crate::traffic::program::{Client, serve, service};
@@ -254,12 +254,28 @@ fn connect(
 
     stage.enter("waiting for warm mirrors");
     let warm = agent.wait_warm(client.running.connections, WARM_LIMIT);
-    let notes = warm
-        .err()
-        .iter()
-        .map(|error| format!("{error:#}"))
-        .collect();
+    let mut notes = Vec::new();
+    if let Err(error) = warm {
+        notes.push(format!("{error:#}"));
+        notes.extend(changes(&agent.events(0)?));
+    }
     Ok((client, notes))
+}
+
+/// What became of instances, in words.
+fn changes(events: &[Event]) -> impl Iterator<Item = String> + '_ {
+    let changes = events.iter().filter(|event| event.kind == "instance-state");
+    changes.map(|event| {
+        let word = |of: &'_ Option<String>| of.clone().unwrap_or_default();
+        format!(
+            "{:.3} s: {} was {} and is {} ({})",
+            ms(event.time_ns) / 1e3,
+            word(&event.instance),
+            word(&event.from),
+            word(&event.to),
+            word(&event.cause)
+        )
+    })
 }
 
 /// A word about the machine, when it was not there for all of the time.
