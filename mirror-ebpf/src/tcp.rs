@@ -181,7 +181,8 @@ fn open(packet: &Packet<'_>) -> Result<*mut TcpFlow, Way> {
     let Some((set, replicas)) = steer::choose(packet.key.vni, steering::hash(packet.key)) else {
         return Err(Way::Dropped(Reason::NoReplicaSet));
     };
-    if tcp_header::has_partial_checksum(packet.ctx, packet.network, packet.transport) {
+    if tcp_header::has_partial_checksum(packet.ctx, packet.network, packet.transport, packet.header)
+    {
         report::count(Reason::PartialChecksum);
         let ifindex = packet.ctx.ingress_ifindex() as u16;
         report::flow_event(

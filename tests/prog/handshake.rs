@@ -386,6 +386,30 @@ fn partly_computed_checksums_are_noticed() {
     });
 }
 
+/// One right checksum in 65,536 is what a partly computed one would be too.
+#[test]
+fn a_right_checksum_is_not_partial_by_chance() {
+    with_bench(|bench| {
+        for family in Family::ALL {
+            bench.reset();
+            let talk = Conversation::new(WEB, family);
+            let with_window = |window| {
+                let mut syn_ack = talk.syn_ack(0);
+                syn_ack.window = window;
+                talk.of_instance(0).tcp(&syn_ack)
+            };
+            let by_chance = (0..=u16::MAX)
+                .map(with_window)
+                .find(|frame| with_partial_checksum(&talk, frame.clone()) == *frame)
+                .unwrap();
+            let syn = Input::from_client(talk.inbound().tcp(&talk.syn()));
+            check(bench, &syn, &Expected::cloned(&talk.syn_copies()));
+            let held = Expected::drop(Reason::SynAckHeld).heard(A);
+            check(bench, &Input::from_instance(A, by_chance), &held);
+        }
+    });
+}
+
 /// Puts into the checksum's place what a stack leaves there for the device to complete: the sum of
 /// the pseudo-header.
 fn with_partial_checksum(talk: &Conversation, mut frame: Vec<u8>) -> Vec<u8> {

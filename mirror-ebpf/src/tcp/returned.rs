@@ -70,7 +70,9 @@ pub(crate) fn receive(
     if segment.is(bit::SYN | bit::RST) {
         report::answered(instance);
     }
-    if segment.is(bit::SYN) && tcp_header::has_partial_checksum(ctx, network, transport) {
+    if segment.is(bit::SYN)
+        && tcp_header::has_partial_checksum(ctx, network, transport, packet.header)
+    {
         report::count(Reason::PartialChecksum);
         report::flow_event(packet.key, now, kind::PARTIAL_CHECKSUM, 0, instance, 0);
     }
