@@ -299,6 +299,13 @@ fn expected_frame(input: &Input, expected: &Expected) -> Vec<u8> {
         frame[..6].copy_from_slice(&CLONE_MARK);
         frame[6..12].copy_from_slice(&CLONE_MARK);
     }
+    // Of what was behind the end of a packet that became shorter, four bytes stay, of zeros if there
+    // were more.
+    let rest = &input.frame[frame.len().min(input.frame.len())..];
+    match rest.len() {
+        0..=4 => frame.extend(rest),
+        _ => frame.extend([0; 4]),
+    }
     frame
 }
 

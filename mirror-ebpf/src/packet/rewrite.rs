@@ -240,9 +240,28 @@ pub(crate) fn bare_segment(
         header.store16::<18>(0);
     }
     set_ip_length(ctx, network, transport, length)?;
-    let change = (offset + length) as i64 - super::length(ctx) as i64;
+    cut(ctx, offset + length)
+}
+
+/// Cuts a frame off behind its IP packet, but for a trailer of some zeros.
+///
+/// The receiver's IP cuts the trailer off and so sets the packet's end anew. It must: generic XDP
+/// leaves that 14 bytes too far behind a frame whose end has moved (`bpf_prog_run_generic_xdp`,
+/// net/core/dev.c, counts from the Ethernet header and sets it from the IP header, up to Linux 6.18
+/// at least), and a stack that appends the next segment's bytes there (`tcp_add_backlog`,
+/// net/ipv4/tcp_ipv4.c) gives wrong ones to its application.
+#[inline(always)]
+fn cut(ctx: &XdpContext, end: usize) -> Option<()> {
+    const TRAILER: usize = 4;
+    let excess = super::length(ctx) as i64 - end as i64;
+    if excess <= TRAILER as i64 {
+        return Some(());
+    }
+    let trailer = at(ctx, end, TRAILER)?;
+    // SAFETY: four bytes are there.
+    unsafe { trailer.store32::<0>(0) };
     // SAFETY: the context is the one the kernel gave us.
-    (unsafe { bpf_xdp_adjust_tail(ctx.ctx, change as i32) } == 0).then_some(())
+    (unsafe { bpf_xdp_adjust_tail(ctx.ctx, (TRAILER as i64 - excess) as i32) } == 0).then_some(())
 }
 
 /// Swaps source and destination, of the frame and of IP. Sums do not change.
