@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
+use std::os::fd::OwnedFd;
 
 use testbed::agent::{Agent, Event};
 use testbed::clock::wait_until;
@@ -90,16 +91,17 @@ fn check_refused_after(
     config.write(agent.file()).unwrap();
 }
 
+/// Puts another program on the last instance's interface, until the second is dropped.
+fn occupy(site: &Site) -> (String, OwnedFd) {
+    let link = site.topology.instances[2].link.clone();
+    let occupied = site.topology.host.run(|| xdp::occupy(&link));
+    (link, occupied.unwrap().unwrap())
+}
+
 #[test]
 fn an_occupied_interface_keeps_the_running_configuration() {
     let site = Site::new(3);
-    let link = site.topology.instances[2].link.clone();
-    let occupied = site
-        .topology
-        .host
-        .run(|| xdp::occupy(&link))
-        .unwrap()
-        .unwrap();
+    let (link, occupied) = occupy(&site);
     let reason = format!("interface {link}: another XDP program");
     check_refused(&site, |_| {}, &reason);
     drop(occupied);
@@ -123,13 +125,7 @@ fn an_unknown_interface_keeps_the_running_configuration() {
 #[test]
 fn what_was_attached_before_the_failure_is_as_it_was() {
     let site = Site::new(3);
-    let link = site.topology.instances[2].link.clone();
-    let occupied = site
-        .topology
-        .host
-        .run(|| xdp::occupy(&link))
-        .unwrap()
-        .unwrap();
+    let (_, occupied) = occupy(&site);
     let change = |config: &mut Config| *config = config.clone().with_mode("generic");
     check_refused(&site, change, "another XDP program");
     drop(occupied);

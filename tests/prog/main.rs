@@ -20,6 +20,7 @@ mod errors;
 mod handshake;
 mod health;
 mod mutations;
+mod offload;
 mod other_traffic;
 mod plain;
 mod sizes;

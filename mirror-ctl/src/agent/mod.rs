@@ -9,6 +9,7 @@ pub mod orders;
 mod ports;
 mod prospects;
 mod publish;
+mod reload;
 pub mod sets;
 mod show;
 mod start;
@@ -20,14 +21,12 @@ mod wire;
 
 use std::{
     collections::{HashMap, HashSet},
-    fs, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use mirror_common::{event::Event as Report, instance, limits::REPLICAS};
-use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -37,7 +36,6 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     clock,
-    config::Config,
     connections::{Rescuer, Sweep, Sweeper},
     dataplane::{Dataplane, DataplaneError},
     health::watch::Watch,
@@ -45,7 +43,6 @@ use crate::{
     netlink::{Change, Netlink, Targets},
     notify::Watchdog,
 };
-use configure::Occasion;
 use decide::Action;
 use log::{EventLog, LogEntry};
 use orders::Refusal;
@@ -54,6 +51,7 @@ use sets::SetBook;
 use state::{Order, State};
 use view::View;
 
+pub use reload::Applied;
 pub use start::{StartError, Started, start};
 
 /// How often failed instances are reconsidered.
@@ -116,15 +114,6 @@ impl Event {
             Self::Stop => "stop",
         }
     }
-}
-
-/// What became of another configuration.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Applied {
-    /// What it changed.
-    pub changes: Vec<String>,
-    /// What the operator should know.
-    pub warning: Option<String>,
 }
 
 /// The agent's I/O and what it knows.
@@ -439,38 +428,6 @@ impl Agent {
         self.sweep = sweep;
         self.show();
     }
-
-    /// Takes up what the file says now, or keeps everything as it is.
-    async fn reload(&mut self) -> Result<(), String> {
-        let config = Config::load(&self.file).map_err(|error| error.to_string())?;
-        self.put_in_force(config).await
-    }
-
-    /// Takes up another text and makes it the file's: a restart finds it there.
-    async fn put_in_force_and_keep(&mut self, text: &str) -> Result<Applied, String> {
-        let config = Config::parse(&self.file, text).map_err(|error| error.to_string())?;
-        let changes = self.state.config.diff(&config);
-        self.put_in_force(config).await?;
-        let kept = keep(&self.file, text);
-        let warning = kept.err().map(|error| {
-            let file = self.file.display();
-            format!("in force, but not kept: {file}: {error}; a restart goes back to what is there")
-        });
-        Ok(Applied { changes, warning })
-    }
-
-    async fn put_in_force(&mut self, config: Config) -> Result<(), String> {
-        if config.agent != self.state.config.agent {
-            return Err("[agent] cannot be changed while the agent runs".to_owned());
-        }
-        if config == self.state.config {
-            return Ok(());
-        }
-        let configured = self.configure(config, Occasion::Reload).await;
-        configured.map_err(|error| error.to_string())?;
-        info!("configuration reloaded");
-        Ok(())
-    }
 }
 
 /// Says that an interface takes no redirected frame, and what to do.
@@ -485,19 +442,4 @@ fn closed(interface: &str, instance: Option<&str>) {
          DEV gro on` in that network namespace); else its driver cannot be redirected to, and the \
          VNI's interfaces need `mode = \"generic\"`"
     );
-}
-
-/// Writes a file so that it is whole at every moment, and leaves the one before beside it.
-fn keep(file: &Path, text: &str) -> io::Result<()> {
-    if fs::read_to_string(file).is_ok_and(|present| present == text) {
-        return Ok(());
-    }
-    let beside = |end: &str| {
-        let mut name = file.as_os_str().to_owned();
-        name.push(end);
-        PathBuf::from(name)
-    };
-    fs::write(beside(".new"), text)?;
-    fs::copy(file, beside(".before"))?;
-    fs::rename(beside(".new"), file)
 }

@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     connections::{Rescuer, Sweep, Sweeper},
     dataplane::{Dataplane, DataplaneError},
-    health::{evidence::Evidence, silence::Silence, watch::Watch},
+    health::watch::Watch,
     metrics::Metrics,
     netlink::{Netlink, NetlinkError, Targets},
 };
@@ -87,24 +87,14 @@ pub async fn start(file: &Path, config: Config, log_programs: u8) -> Result<Star
     let log = Arc::new(EventLog::new(Arc::clone(&metrics)));
     let sweeper = Sweeper::start(dataplane.reader()?, sweep_sender)?;
     let maps = dataplane.reader()?;
+    let nothing = Config {
+        instances: Vec::new(),
+        vnis: Vec::new(),
+        ..config.clone()
+    };
     let mut agent = Agent {
         file: file.to_owned(),
-        state: State {
-            config: Config {
-                instances: Vec::new(),
-                vnis: Vec::new(),
-                ..config.clone()
-            },
-            instances: Vec::new(),
-            members: Vec::new(),
-            links: HashMap::new(),
-            closed: Default::default(),
-            closed_told: Default::default(),
-            is_native: false,
-            silence: Silence::default(),
-            evidence: Evidence::default(),
-            foresight: HashMap::new(),
-        },
+        state: State::new(nothing, Vec::new()),
         book: SetBook::of(&dataplane.sets()?, now_ns),
         dataplane,
         netlink,

@@ -254,6 +254,24 @@ impl Instance {
 }
 
 impl State {
+    /// Nothing is known yet of the network or of the instances.
+    pub fn new(config: Config, instances: Vec<Instance>) -> Self {
+        let mut state = Self {
+            config,
+            instances,
+            members: Vec::new(),
+            links: HashMap::new(),
+            closed: BTreeSet::new(),
+            closed_told: BTreeSet::new(),
+            is_native: false,
+            silence: Silence::default(),
+            evidence: Evidence::default(),
+            foresight: HashMap::new(),
+        };
+        state.regroup();
+        state
+    }
+
     /// An instance's place by its name.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.instances

@@ -2,7 +2,7 @@
 
 mod ways;
 
-use std::{collections::HashMap, path::Path};
+use std::path::Path;
 
 use mirror_common::{
     event::{Event as Report, cause, kind},
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::{Config, Mac},
     dataplane::InstanceRecord,
-    health::{Cause, evidence::Evidence, silence::Silence},
+    health::Cause,
     netlink::{Address, Change, Link, Neighbour},
     routing::State as Service,
 };
@@ -72,19 +72,8 @@ fn world() -> State {
     let instances = instances
         .map(|(number, config)| Instance::new(number as u32, config.clone(), START))
         .collect();
-    let mut state = State {
-        config,
-        instances,
-        members: Vec::new(),
-        links: HashMap::new(),
-        closed: Default::default(),
-        closed_told: Default::default(),
-        is_native: true,
-        silence: Silence::default(),
-        evidence: Evidence::default(),
-        foresight: HashMap::new(),
-    };
-    state.regroup();
+    let mut state = State::new(config, instances);
+    state.is_native = true;
     for (ifindex, name) in [(1, "c0"), (2, "ia"), (3, "ib"), (4, "ic")] {
         state.network(&Change::Link(link(ifindex, name, true)), START);
     }

@@ -162,7 +162,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    fn key() -> FlowKey {
+    pub(in super::super) fn key() -> FlowKey {
         FlowKey {
             client: ipv4(u32::from_ne_bytes([10, 77, 0, 2])),
             vni: 0,

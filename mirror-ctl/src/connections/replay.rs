@@ -51,26 +51,14 @@ fn is_whole(frame: &[u8]) -> bool {
 mod tests {
     use etherparse::PacketBuilder;
     use mirror_common::{
-        flow::ipv4,
         parked::FRAME_MAX,
         tcp::{Replica, TcpSync},
     };
 
-    use super::*;
+    use super::{super::prompt, *};
 
     const SLOT: u8 = 1;
     const PAYLOAD: &[u8] = b"the mirror's answer";
-
-    fn key() -> FlowKey {
-        FlowKey {
-            client: ipv4(u32::from_ne_bytes([10, 77, 0, 2])),
-            vni: 0,
-            address: 0,
-            protocol: 6,
-            client_port: 40_000,
-            vni_port: 80,
-        }
-    }
 
     /// The mirror's numbers are 1,000 ahead of the canonical ones.
     fn flow(sent: u32) -> TcpFlow {
@@ -84,7 +72,7 @@ mod tests {
             ..Replica::default()
         };
         TcpFlow {
-            flow: super::super::prompt::tests::flow(),
+            flow: prompt::tests::flow(),
             sync,
         }
     }
@@ -101,7 +89,7 @@ mod tests {
         let mut frame = [0; FRAME_MAX];
         frame[..bytes.len()].copy_from_slice(&bytes);
         Parked {
-            key: key(),
+            key: prompt::tests::key(),
             end: 1_501 + PAYLOAD.len() as u32,
             parked_ms: 0,
             length: bytes.len() as u16,
@@ -113,7 +101,7 @@ mod tests {
 
     #[track_caller]
     fn check(parked: &Parked, sent: u32, slot: u8, expected: bool) {
-        let frame = last_word(parked, &key(), &flow(sent), slot);
+        let frame = last_word(parked, &prompt::tests::key(), &flow(sent), slot);
         assert_eq!(frame.is_some(), expected);
         assert!(frame.is_none_or(|frame| frame.ends_with(PAYLOAD)));
     }
@@ -140,7 +128,10 @@ mod tests {
         ] {
             let mut flow = flow(end);
             flow.flow.state = state;
-            assert_eq!(last_word(&parked, &key(), &flow, SLOT).is_some(), expected);
+            assert_eq!(
+                last_word(&parked, &prompt::tests::key(), &flow, SLOT).is_some(),
+                expected
+            );
         }
     }
 

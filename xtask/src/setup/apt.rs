@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::sources::{self, Offered};
+use super::sources::{self, Distribution, Offered};
 use crate::command;
 
 /// A private apt.
@@ -31,6 +31,19 @@ impl Apt {
         apt.write("apt.conf", &config(dir, &dump))?;
         apt.write("status", "")?;
         apt.write("sources.list", "")?;
+        Ok(apt)
+    }
+
+    /// A private apt with the lists of the distribution's own suites.
+    pub(super) fn of_distribution(dir: &Path) -> Result<Self> {
+        let apt = Self::new(dir)?;
+        let configured = sources::parse_configured(&apt.configured()?);
+        let stage = sources::own_stage(Distribution::detect()?, &configured)
+            .context("apt has no sources here")?;
+        let keyring = stage
+            .keyring()
+            .context("the archive's keyring is missing")?;
+        apt.update(&stage.render(&keyring))?;
         Ok(apt)
     }
 

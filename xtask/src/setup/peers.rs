@@ -11,7 +11,6 @@ use anyhow::{Context as _, Result};
 
 use super::Cache;
 use super::apt::{self, Apt};
-use super::sources::{self, Distribution};
 use crate::progress::Progress;
 use crate::toolchain::Toolchain;
 
@@ -68,15 +67,8 @@ fn missing(place: &Path) -> Vec<&'static str> {
 
 fn make(cache: &Cache, wanted: &[&str], progress: &mut Progress) -> Result<PathBuf> {
     let staging = cache.staging(NAME)?;
-    let apt = Apt::new(&staging.join("apt"))?;
     progress.update("reading the package lists");
-    let configured = sources::parse_configured(&apt.configured()?);
-    let stage = sources::own_stage(Distribution::detect()?, &configured)
-        .context("apt has no sources here")?;
-    let keyring = stage
-        .keyring()
-        .context("the archive's keyring is missing")?;
-    apt.update(&stage.render(&keyring))?;
+    let apt = Apt::of_distribution(&staging.join("apt"))?;
     let debs = apt.download_with_dependencies(wanted, |state| {
         progress.update(&format!("{} {state}", wanted.join(", ")));
     })?;

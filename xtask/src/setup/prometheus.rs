@@ -9,7 +9,6 @@ use anyhow::{Context as _, Result};
 
 use super::Cache;
 use super::apt::{self, Apt};
-use super::sources::{self, Distribution};
 use crate::progress::Progress;
 use crate::toolchain::Toolchain;
 
@@ -74,15 +73,8 @@ impl Tool {
     fn make(&self, cache: &Cache, progress: &mut Progress) -> Result<PathBuf> {
         let package = self.package;
         let staging = cache.staging(package)?;
-        let apt = Apt::new(&staging.join("apt"))?;
         progress.update("reading the package lists");
-        let configured = sources::parse_configured(&apt.configured()?);
-        let stage = sources::own_stage(Distribution::detect()?, &configured)
-            .context("apt has no sources here")?;
-        let keyring = stage
-            .keyring()
-            .context("the archive's keyring is missing")?;
-        apt.update(&stage.render(&keyring))?;
+        let apt = Apt::of_distribution(&staging.join("apt"))?;
         let deb = apt.download(package, None, |state| {
             progress.update(&format!("{package} {state}"));
         })?;

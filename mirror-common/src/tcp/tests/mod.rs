@@ -10,6 +10,7 @@ mod hostile;
 mod hosts;
 mod lag;
 mod last_use;
+mod resets;
 mod say;
 mod sim;
 mod suspicion;

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::{
     config::{Config, Mac},
-    health::{evidence::Evidence, predict::engine::Outlook, silence::Silence},
+    health::predict::engine::Outlook,
 };
 
 const S: u64 = 1_000_000_000;
@@ -44,21 +44,9 @@ impl World {
             mac: Some(Mac([2, 0, 0, 0, 0, number as u8])),
             ..Instance::new(number as u32, config.clone(), 0)
         };
-        let mut state = State {
-            instances: instances.map(instance).collect(),
-            config,
-            members: Vec::new(),
-            links: HashMap::new(),
-            closed: Default::default(),
-            closed_told: Default::default(),
-            is_native: false,
-            silence: Silence::default(),
-            evidence: Evidence::default(),
-            foresight: HashMap::new(),
-        };
-        state.regroup();
+        let instances = instances.map(instance).collect();
         Self {
-            state,
+            state: State::new(config, instances),
             now_s: 1_000,
         }
     }
