@@ -1,6 +1,6 @@
 //! Flows: how a client's conversation with a VNI is named and what is kept of it.
 
-use crate::{assert_size, limits::REPLICAS, pod, tcp::TcpSync};
+use crate::{assert_size, ethernet::Addresses, limits::REPLICAS, pod, tcp::TcpSync};
 
 /// An IP address as four 32-bit words in memory (network) order; IPv4 is mapped into
 /// `::ffff:0:0/96`.
@@ -69,9 +69,9 @@ pub mod state {
 pub struct Flow {
     /// Packets in both directions as the client counts them.
     pub packets: u64,
-    /// When the flow was opened, `CLOCK_MONOTONIC`, s.
+    /// When the flow was opened, [`crate::time::s`].
     pub opened_s: u32,
-    /// When its last packet in either direction passed, `CLOCK_MONOTONIC`, s.
+    /// When its last packet in either direction passed, [`crate::time::s`].
     pub seen_s: u32,
     /// Replica set number; the flow keeps it for life.
     pub set: u32,
@@ -79,10 +79,9 @@ pub struct Flow {
     pub ifindex: u32,
     /// Instance numbers by slot.
     pub instances: [u16; REPLICAS],
-    /// Where the client's packets came from on that interface's link.
-    pub client_mac: [u8; 6],
-    /// The address that the client's packets were sent to on that link.
-    pub host_mac: [u8; 6],
+    /// Of frames to the client on that interface's link: where its own came from, and what they
+    /// were sent to.
+    pub addresses: Addresses,
     /// Used slots, 1..=4.
     pub replicas: u8,
     /// The slot whose output reaches the client.

@@ -1,6 +1,6 @@
 //! Compute instances as the dataplane knows them, and what it notices of them.
 
-use crate::{assert_size, pod};
+use crate::{assert_size, ethernet::Addresses, pod};
 
 /// What an instance may be used for. One write of this takes an instance out.
 ///
@@ -36,11 +36,9 @@ pub struct Instance {
     pub state: u32,
     /// The interface that leads to it.
     pub ifindex: u32,
-    /// Its hardware address.
-    pub mac: [u8; 6],
-    /// The hardware address of our end.
-    pub source_mac: [u8; 6],
-    /// When an evacuation stops waiting for a good moment: `CLOCK_MONOTONIC` in ms, wrapping.
+    /// Of frames to it: its hardware address, and that of our end.
+    pub addresses: Addresses,
+    /// When an evacuation stops waiting for a good moment, [`crate::time::ms`].
     pub deadline_ms: u32,
 }
 assert_size!(Instance, 24);

@@ -9,7 +9,7 @@ use crate::{
     flow::{Flow, FlowKey, TcpFlow},
     instance::{Instance, Vitals},
     parked::Parked,
-    plan::{Copy, Plan},
+    plan::{Copy, Head, Plan},
     replica_set::ReplicaSet,
     tcp::{Replica, TcpSync},
     vni::{Vni, VniKey},
@@ -53,8 +53,7 @@ assert_offsets!(Flow {
     set: 16,
     ifindex: 20,
     instances: 24,
-    client_mac: 32,
-    host_mac: 38,
+    addresses: 32,
     replicas: 44,
     active: 45,
     state: 46,
@@ -73,8 +72,7 @@ assert_offsets!(FlowKey {
 assert_offsets!(Instance {
     state: 0,
     ifindex: 4,
-    mac: 8,
-    source_mac: 14,
+    addresses: 8,
     deadline_ms: 20,
 });
 assert_offsets!(Parked {
@@ -86,14 +84,14 @@ assert_offsets!(Parked {
     pad: 35,
     frame: 36,
 });
-assert_offsets!(Plan {
+assert_offsets!(Plan { head: 0, copies: 8 });
+assert_offsets!(Head {
     magic: 0,
     transport: 2,
     flags: 4,
     timestamps: 5,
     edges: 6,
     blocks: 7,
-    copies: 8,
 });
 assert_offsets!(Replica {
     isn: 0,

@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod checksum;
+pub mod ethernet;
 pub mod event;
 pub mod flow;
 pub mod instance;
@@ -17,11 +18,12 @@ pub mod reason;
 pub mod replica_set;
 pub mod steering;
 pub mod tcp;
+pub mod time;
 pub mod vni;
 
 /// Version of every map layout in this crate. The dataplane's maps outlive the agent that made
 /// them, so an agent adopts pinned maps only when they carry its own number.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Asserts at compile time that a shared type has the size that its other side expects.
 macro_rules! assert_size {

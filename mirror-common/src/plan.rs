@@ -6,7 +6,7 @@ use crate::{assert_size, limits::REPLICAS, tcp::seq};
 /// Marks a plan, so that other metadata is never taken for one.
 pub const MAGIC: u16 = 0x4d56;
 
-/// Bits of [`Plan::flags`].
+/// Bits of [`Head::flags`].
 pub mod flag {
     /// A TCP segment with an acknowledgement to translate.
     pub const ACK: u8 = 1;
@@ -55,10 +55,10 @@ impl Copy {
     }
 }
 
-/// A packet's plan.
+/// What a plan says of all copies.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Plan {
+pub struct Head {
     /// [`MAGIC`].
     pub magic: u16,
     /// Offset of the transport header from the start of the frame.
@@ -72,6 +72,30 @@ pub struct Plan {
     pub edges: u8,
     /// How many SACK blocks there are.
     pub blocks: u8,
+}
+assert_size!(Head, 8);
+
+impl Head {
+    /// Of a packet whose transport header is there, with nothing to translate.
+    #[inline(always)]
+    pub const fn new(transport: usize, flags: u8) -> Self {
+        Self {
+            magic: MAGIC,
+            transport: transport as u16,
+            flags,
+            timestamps: 0,
+            edges: 0,
+            blocks: 0,
+        }
+    }
+}
+
+/// A packet's plan.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// Of all copies.
+    pub head: Head,
     /// By slot.
     pub copies: [Copy; REPLICAS],
 }

@@ -11,13 +11,3 @@ pub fn now_ns() -> u64 {
         .map(|time| Duration::from(time).as_nanos() as u64)
         .unwrap_or(0)
 }
-
-/// Nanoseconds as the dataplane's wrapping milliseconds.
-pub const fn ms(ns: u64) -> u32 {
-    (ns / 1_000_000) as u32
-}
-
-/// Nanoseconds as the dataplane's seconds.
-pub const fn seconds(ns: u64) -> u32 {
-    (ns / 1_000_000_000) as u32
-}

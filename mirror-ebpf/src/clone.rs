@@ -3,20 +3,21 @@
 
 use aya_ebpf::programs::XdpContext;
 use mirror_common::{
-    flow::{Flow, TcpFlow, protocol},
+    flow::{Flow, FlowKey, protocol},
     limits::REPLICAS,
-    plan::{self, Copy, Plan},
+    plan::{self, Copy, Head},
     reason::Reason,
     steering,
-    tcp::client,
+    tcp::{Segment, client},
     vni::{Vni, VniKey},
 };
 
 use crate::{
     Action,
     flow::{self, Found},
-    health, icmp, lock,
-    maps::{DATAGRAM_FLOWS, INSTANCES, VNIS, forget},
+    health::{self, World},
+    icmp, lock,
+    maps::{self, DATAGRAM_FLOWS, INSTANCES, Scratch, VNIS},
     packet::{at, headers, rewrite, tcp_header},
     report::{self, Now},
     steer,
@@ -27,16 +28,14 @@ use crate::{
 pub(crate) fn run(ctx: &XdpContext) -> Action {
     // SAFETY: devmap programs have this field (Linux 5.8, struct xdp_md).
     let egress = unsafe { (*ctx.ctx).egress_ifindex };
-    if let Some(plan) = steer::detach(ctx) {
-        for copy in &plan.copies {
-            if copy.ifindex == egress {
-                return send(ctx, &plan, copy);
-            }
-        }
-        return report::drop(Reason::CloneUnwanted);
+    if let Some((head, copy)) = steer::detach(ctx, egress) {
+        return match copy.ifindex {
+            0 => report::drop(Reason::CloneUnwanted),
+            _ => send(ctx, &head, &copy),
+        };
     }
     match rewrite::frame_addresses(ctx) {
-        Some((destination, _)) if destination == steer::CLONE_MARK => look_up(ctx, egress),
+        Some(steer::CLONE_MARK) => look_up(ctx, egress),
         // Not a clone: addressed by whoever redirected it.
         _ => Action::Pass,
     }
@@ -44,20 +43,18 @@ pub(crate) fn run(ctx: &XdpContext) -> Action {
 
 /// Carries a plan out for one copy.
 #[inline(always)]
-fn send(ctx: &XdpContext, plan: &Plan, copy: &Copy) -> Action {
+fn send(ctx: &XdpContext, head: &Head, copy: &Copy) -> Action {
     let Some(instance) = INSTANCES.get(u32::from(copy.instance)) else {
         return report::drop(Reason::CloneLost);
     };
-    if rewrite::address_frame(ctx, &instance.mac, &instance.source_mac).is_none()
-        || translate(ctx, plan, copy).is_none()
+    if rewrite::address_frame(ctx, &instance.addresses).is_none()
+        || translate(ctx, head, copy).is_none()
     {
         return report::drop(Reason::CloneLost);
     }
-    let asks = plan.flags & plan::flag::ASKS != 0;
-    let now = Now::read();
-    report::sent(copy.instance, asks, now);
-    if plan.flags & plan::flag::SYN != 0 {
-        report::invited(copy.instance, now);
+    report::sent(copy.instance, head.flags & plan::flag::ASKS != 0);
+    if head.flags & plan::flag::SYN != 0 {
+        report::invited(copy.instance);
     }
     report::count(Reason::CloneSent);
     Action::Pass
@@ -65,17 +62,17 @@ fn send(ctx: &XdpContext, plan: &Plan, copy: &Copy) -> Action {
 
 /// Translates the copy's numbers.
 #[inline(always)]
-fn translate(ctx: &XdpContext, plan: &Plan, copy: &Copy) -> Option<()> {
-    let transport = usize::from(plan.transport & 0x3ff);
-    if plan.flags & plan::flag::QUOTES_TCP != 0 {
-        return icmp::translate_quotation(ctx, transport, usize::from(plan.edges), copy.delta);
+fn translate(ctx: &XdpContext, head: &Head, copy: &Copy) -> Option<()> {
+    let transport = usize::from(head.transport & 0x3ff);
+    if head.flags & plan::flag::QUOTES_TCP != 0 {
+        return icmp::translate_quotation(ctx, transport, usize::from(head.edges), copy.delta);
     }
-    if plan.flags & plan::flag::ACK == 0 {
+    if head.flags & plan::flag::ACK == 0 {
         return Some(());
     }
-    rewrite::acknowledgement(ctx, transport, plan.timestamps, copy)?;
-    if plan.blocks != 0 {
-        rewrite::sack_edges(ctx, transport, plan.edges, plan.blocks, copy)?;
+    rewrite::acknowledgement(ctx, transport, head.timestamps, copy)?;
+    if head.blocks != 0 {
+        rewrite::sack_edges(ctx, transport, head.edges, head.blocks, copy)?;
     }
     Some(())
 }
@@ -83,90 +80,64 @@ fn translate(ctx: &XdpContext, plan: &Plan, copy: &Copy) -> Option<()> {
 /// The slow way, where metadata cannot be seen: parses the packet and looks its flow up again.
 #[inline(always)]
 fn look_up(ctx: &XdpContext, egress: u32) -> Action {
-    let Some(plan) = steer::new_plan(0, 0) else {
+    let Some(scratch) = maps::scratch() else {
         return report::drop(Reason::CloneLost);
     };
-    match plan_for(ctx, egress, plan) {
-        Some(()) => send(ctx, plan, &plan.copies[0]),
+    match plan_for(ctx, egress, scratch) {
+        Some(()) => {
+            let plan = &scratch.world.plan;
+            send(ctx, &plan.head, &plan.copies[0])
+        }
         None => report::drop(Reason::CloneUnwanted),
     }
 }
 
 /// Makes the plan for the copy that leaves by `egress`: its first copy.
 #[inline(always)]
-fn plan_for(ctx: &XdpContext, egress: u32, plan: &mut Plan) -> Option<()> {
-    let network = headers::network(ctx)?;
+fn plan_for(ctx: &XdpContext, egress: u32, scratch: &mut Scratch) -> Option<()> {
+    headers::network(ctx, &mut scratch.network)?;
     let key = VniKey {
-        address: network.destination,
+        address: scratch.network.destination,
     };
     // SAFETY: the agent replaces values as a whole.
     let vni = unsafe { VNIS.get(&key) }?;
-    let transport = headers::transport(ctx, network).ok()?;
-    plan.transport = transport.offset() as u16;
+    headers::transport(ctx, &scratch.network, &mut scratch.transport).ok()?;
+    let (network, transport) = (&scratch.network, &scratch.transport);
+    let world = &mut scratch.world;
     match transport.protocol {
         protocol::TCP => {
-            let header = tcp_header::parse(ctx, transport).ok()?;
-            let key = flow::key(
-                vni,
-                &network.source,
-                protocol::TCP,
-                header.source,
-                header.destination,
-            );
-            plan.flags = crate::tcp::plan_flags(&header.segment);
-            plan.timestamps = header.options.timestamps;
-            plan.edges = header.options.sack + 2;
-            plan.blocks = header.options.blocks;
-            let (Found::Mirrored(found) | Found::HalfOpen(found)) = flow::find_tcp(&key, vni)
-            else {
-                return None;
+            let header = &mut scratch.header;
+            tcp_header::parse(ctx, transport, header).ok()?;
+            let source = &network.source;
+            let ports = (header.source, header.destination);
+            let key = flow::key(vni, source, protocol::TCP, ports.0, ports.1);
+            let flags = crate::tcp::plan_flags(&header.segment);
+            world.plan.head = Head {
+                timestamps: header.options.timestamps,
+                edges: header.options.sack + 2,
+                blocks: header.options.blocks,
+                ..Head::new(transport.offset(), flags)
             };
-            tcp_copy(
-                found,
-                &key,
-                &header.segment,
-                vni,
-                egress,
-                &mut plan.copies[0],
-            )
+            tcp_copy(&key, &header.segment, vni, egress, world)
         }
         protocol::UDP => {
             let header = at(ctx, transport.offset(), 8)?;
             // SAFETY: 8 bytes are there.
             let ports = u32::from_be(unsafe { header.load32::<0>() });
-            let key = flow::key(
-                vni,
-                &network.source,
-                protocol::UDP,
-                (ports >> 16) as u16,
-                ports as u16,
-            );
-            datagram_copy(vni, &key, egress, &mut plan.copies[0])
+            let ports = ((ports >> 16) as u16, ports as u16);
+            let key = flow::key(vni, &network.source, protocol::UDP, ports.0, ports.1);
+            world.plan.head = Head::new(transport.offset(), 0);
+            datagram_copy(vni, &key, egress, world)
         }
         _ => {
-            plan.flags = plan::flag::ASKS;
             let quoted = icmp::plan_for(ctx, network, transport, vni)?;
-            plan.flags = quoted.flags;
-            plan.edges = quoted.edges;
+            world.plan.head = Head {
+                edges: quoted.edges,
+                ..Head::new(transport.offset(), quoted.flags)
+            };
             match quoted.flow {
-                icmp::Concerns::Tcp(key) => {
-                    let (Found::Mirrored(found) | Found::HalfOpen(found)) =
-                        flow::find_tcp(&key, vni)
-                    else {
-                        return None;
-                    };
-                    tcp_copy(
-                        found,
-                        &key,
-                        &Default::default(),
-                        vni,
-                        egress,
-                        &mut plan.copies[0],
-                    )
-                }
-                icmp::Concerns::Datagram(key) => {
-                    datagram_copy(vni, &key, egress, &mut plan.copies[0])
-                }
+                icmp::Concerns::Tcp(key) => tcp_copy(&key, &Segment::default(), vni, egress, world),
+                icmp::Concerns::Datagram(key) => datagram_copy(vni, &key, egress, world),
             }
         }
     }
@@ -175,42 +146,39 @@ fn plan_for(ctx: &XdpContext, egress: u32, plan: &mut Plan) -> Option<()> {
 /// The copy of a TCP flow's replica behind `egress`.
 #[inline(always)]
 fn tcp_copy(
-    found: *mut TcpFlow,
-    key: &mirror_common::flow::FlowKey,
-    segment: &mirror_common::tcp::Segment,
+    key: &FlowKey,
+    segment: &Segment,
     vni: &Vni,
     egress: u32,
-    copy: &mut Copy,
+    world: &mut World,
 ) -> Option<()> {
+    let (Found::Mirrored(found) | Found::HalfOpen(found)) = flow::find_tcp(key, vni) else {
+        return None;
+    };
     // SAFETY: the value outlives the program run; it is read under the lock.
     let flow = unsafe { &*found };
-    let now = Now::read();
-    let world = health::of(&flow.flow, vni, now)?;
+    health::look(world, &flow.flow, vni, Now::read());
     let slot = slot_behind(&flow.flow, &world.ifindex, egress)?;
-    let slot = forget(slot) & (REPLICAS as u8 - 1);
+    let slot = world.forget(slot) & (REPLICAS as u8 - 1);
     let held = lock::take(steering::hash(key))?;
-    let wanted = client::copy_for(flow, slot, segment, &world.conditions, copy);
+    let (conditions, copy) = (&world.conditions, &mut world.plan.copies[0]);
+    let wanted = client::copy_for(flow, slot, segment, conditions, copy);
     drop(held);
     wanted.then_some(())
 }
 
 /// The copy of a datagram flow's replica behind `egress`.
 #[inline(always)]
-fn datagram_copy(
-    vni: &Vni,
-    key: &mirror_common::flow::FlowKey,
-    egress: u32,
-    copy: &mut Copy,
-) -> Option<()> {
+fn datagram_copy(vni: &Vni, key: &FlowKey, egress: u32, world: &mut World) -> Option<()> {
     let flow = DATAGRAM_FLOWS.get_ptr(key)?;
     // SAFETY: the value outlives the program run.
     let flow = unsafe { &*flow };
-    let world = health::of(flow, vni, Now::read())?;
+    health::look(world, flow, vni, Now::read());
     let slot = slot_behind(flow, &world.ifindex, egress)?;
     if !world.conditions.is_reachable(slot) {
         return None;
     }
-    copy.instance = flow.instances[usize::from(slot) & (REPLICAS - 1)];
+    world.plan.copies[0].instance = flow.instances[usize::from(slot) & (REPLICAS - 1)];
     Some(())
 }
 

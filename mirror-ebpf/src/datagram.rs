@@ -14,13 +14,10 @@ use mirror_common::{
 };
 
 use crate::{
-    Action, flow, health,
-    maps::DATAGRAM_FLOWS,
-    packet::{
-        at,
-        headers::{Network, Transport},
-        rewrite::frame_addresses,
-    },
+    Action, flow,
+    health::{self, World},
+    maps::{DATAGRAM_FLOWS, Scratch},
+    packet::{at, headers::Transport, rewrite::frame_addresses},
     report::{self, Now},
     steer,
 };
@@ -38,28 +35,28 @@ fn udp_ports(ctx: &XdpContext, transport: &Transport) -> Option<(u16, u16)> {
 #[inline(always)]
 pub(crate) fn udp_from_client(
     ctx: &XdpContext,
-    network: &Network,
-    transport: &Transport,
+    scratch: &mut Scratch,
     vni: &Vni,
     now: Now,
 ) -> Action {
+    let (network, transport) = (&scratch.network, &scratch.transport);
     let Some((source, destination)) = udp_ports(ctx, transport) else {
         return report::drop(Reason::Malformed);
     };
     let key = flow::key(vni, &network.source, protocol::UDP, source, destination);
-    from_client(ctx, transport, vni, &key, false, now)
+    from_client(ctx, transport, vni, &key, false, now, &mut scratch.world)
 }
 
 /// Takes in an instance's UDP datagram.
 #[inline(always)]
 pub(crate) fn udp_from_replica(
     ctx: &XdpContext,
-    network: &Network,
-    transport: &Transport,
+    scratch: &mut Scratch,
     vni: &Vni,
     instance: u16,
     now: Now,
 ) -> Action {
+    let (network, transport) = (&scratch.network, &scratch.transport);
     let Some((source, destination)) = udp_ports(ctx, transport) else {
         return report::drop(Reason::Malformed);
     };
@@ -70,7 +67,7 @@ pub(crate) fn udp_from_replica(
         destination,
         source,
     );
-    from_replica(ctx, vni, &key, instance, now)
+    from_replica(ctx, vni, &key, instance, now, &mut scratch.world)
 }
 
 /// Sends a client's datagram of a flow on. `asks`: it asks for an answer.
@@ -82,6 +79,7 @@ pub(crate) fn from_client(
     key: &FlowKey,
     asks: bool,
     now: Now,
+    world: &mut World,
 ) -> Action {
     let flow = match DATAGRAM_FLOWS.get_ptr_mut(key) {
         Some(flow) => flow,
@@ -95,26 +93,26 @@ pub(crate) fn from_client(
     let flow = unsafe { &mut *flow };
     flow.packets += 1;
     flow.seen_s = now.s();
-    let Some(world) = health::of(flow, vni, now) else {
-        return report::drop(Reason::NoReplica);
-    };
-    let Some(active) = follow_health(flow, key, &world.conditions, now) else {
+    health::look(world, flow, vni, now);
+    let Some(active) = follow_health(flow, key, &world.conditions) else {
         return report::drop(Reason::NoReplica);
     };
     if flow.replicas < 2 || !steer::can_clone(ctx) {
         if flow.replicas >= 2 {
             report::count(Reason::TooLargeToClone);
         }
-        return steer::to_instance(ctx, active, asks, now);
+        return steer::to_instance(ctx, active, asks);
     }
     let flags = if asks { plan::flag::ASKS } else { 0 };
-    let Some(plan) = steer::new_plan(transport.offset(), flags) else {
-        return report::drop(Reason::NoPort);
-    };
+    let plan = &mut world.plan;
+    steer::begin(plan, transport.offset(), flags);
     for slot in 0..REPLICAS {
         if world.conditions.is_reachable(slot as u8) {
-            plan.copies[slot].ifindex = world.ifindex[slot];
-            plan.copies[slot].instance = flow.instances[slot];
+            plan.copies[slot] = plan::Copy {
+                ifindex: world.ifindex[slot],
+                instance: flow.instances[slot],
+                ..plan::Copy::default()
+            };
         }
     }
     steer::broadcast(ctx, flow.set, plan)
@@ -128,6 +126,7 @@ pub(crate) fn from_replica(
     key: &FlowKey,
     instance: u16,
     now: Now,
+    world: &mut World,
 ) -> Action {
     report::heard(instance, now);
     let Some(flow) = DATAGRAM_FLOWS.get_ptr_mut(key) else {
@@ -135,10 +134,8 @@ pub(crate) fn from_replica(
     };
     // SAFETY: as in `from_client`.
     let flow = unsafe { &mut *flow };
-    let Some(world) = health::of(flow, vni, now) else {
-        return report::drop(Reason::NoReplica);
-    };
-    if follow_health(flow, key, &world.conditions, now) != Some(instance) {
+    health::look(world, flow, vni, now);
+    if follow_health(flow, key, &world.conditions) != Some(instance) {
         return report::drop(Reason::MirrorSuppressed);
     }
     flow.packets += 1;
@@ -152,7 +149,7 @@ fn open(ctx: &XdpContext, key: &FlowKey, now: Now) -> Result<*mut Flow, Action> 
     let Some((set, replicas)) = steer::choose(key.vni, steering::hash(key)) else {
         return Err(report::drop(Reason::NoReplicaSet));
     };
-    let Some((host_mac, client_mac)) = frame_addresses(ctx) else {
+    let Some(addresses) = frame_addresses(ctx) else {
         return Err(report::drop(Reason::Malformed));
     };
     let flow = Flow {
@@ -162,8 +159,7 @@ fn open(ctx: &XdpContext, key: &FlowKey, now: Now) -> Result<*mut Flow, Action> 
         set,
         ifindex: ctx.ingress_ifindex() as u32,
         instances: replicas.instances,
-        client_mac,
-        host_mac,
+        addresses: addresses.turned_round(),
         replicas: replicas.replicas,
         active: 0,
         state: state::ESTABLISHED,
@@ -173,7 +169,7 @@ fn open(ctx: &XdpContext, key: &FlowKey, now: Now) -> Result<*mut Flow, Action> 
     };
     if DATAGRAM_FLOWS.insert(key, flow, 0).is_err() {
         report::count(Reason::FlowTableFull);
-        return Err(steer::to_instance(ctx, replicas.instances[0], false, now));
+        return Err(steer::to_instance(ctx, replicas.instances[0], false));
     }
     report::count(Reason::FlowOpened);
     DATAGRAM_FLOWS
@@ -184,7 +180,7 @@ fn open(ctx: &XdpContext, key: &FlowKey, now: Now) -> Result<*mut Flow, Action> 
 /// The instance whose output reaches the client; another than before when that one may not be
 /// active any more. `None`: nobody is left.
 #[inline(always)]
-fn follow_health(flow: &mut Flow, key: &FlowKey, conditions: &Conditions, now: Now) -> Option<u16> {
+fn follow_health(flow: &mut Flow, key: &FlowKey, conditions: &Conditions) -> Option<u16> {
     let active = flow.active & (REPLICAS as u8 - 1);
     let instance = |slot: u8| flow.instances[usize::from(slot) & (REPLICAS - 1)];
     if conditions.is_up(active) {
@@ -211,7 +207,7 @@ fn follow_health(flow: &mut Flow, key: &FlowKey, conditions: &Conditions, now: N
         flow.active = best;
         flow.takeovers = flow.takeovers.saturating_add(1);
         report::count(Reason::Takeover);
-        report::flow_event(key, now, kind::TAKEOVER, why, from, to);
+        report::flow_event(key, kind::TAKEOVER, why, from, to);
     }
     Some(to)
 }

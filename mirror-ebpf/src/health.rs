@@ -3,16 +3,17 @@
 use mirror_common::{
     flow::Flow,
     limits::REPLICAS,
+    plan::Plan,
     tcp::{Conditions, Notes, replica::Output},
     vni::Vni,
 };
 
 use crate::{
-    maps::{INSTANCES, SCRATCH, VITALS},
+    maps::{INSTANCES, VITALS, zero},
     report::Now,
 };
 
-/// A flow's replicas by slot, as the protocol and the plan need them.
+/// A flow's replicas by slot, as the protocol and the plan need them, and what is made of them.
 pub(crate) struct World {
     pub(crate) conditions: Conditions,
     /// The interface that leads to each replica; 0 for unused slots.
@@ -22,17 +23,33 @@ pub(crate) struct World {
     /// What it makes of a replica's packet. Kept here so that the verifier goes on with one state
     /// after the protocol, not with one for each way through it.
     pub(crate) output: Output,
+    /// What each replica is to see of a client's packet.
+    pub(crate) plan: Plan,
+    /// See [`Self::forget`].
+    forgotten: u8,
+}
+
+impl World {
+    /// Makes the verifier forget what it knows of a value, so that it goes on with one state
+    /// instead of one for each value.
+    #[inline(always)]
+    pub(crate) fn forget(&mut self, value: u8) -> u8 {
+        let place = core::ptr::addr_of_mut!(self.forgotten);
+        // SAFETY: the place is a field of our own; volatile, so that the optimiser does not take
+        // the short cut that the verifier is not to take.
+        unsafe {
+            place.write_volatile(value);
+            place.read_volatile()
+        }
+    }
 }
 
 /// Looks up a flow's replicas. The table's words are copied as they are, without a branch on
 /// them: the verifier would follow every combination of four states.
 #[inline(always)]
-pub(crate) fn of(flow: &Flow, vni: &Vni, now: Now) -> Option<&'static mut World> {
-    let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: the scratch value is this CPU's own for the run of the program, which looks at one
-    // flow.
-    let world = unsafe { &mut (*scratch).world };
-    world.notes = Notes::default();
+pub(crate) fn look(world: &mut World, flow: &Flow, vni: &Vni, now: Now) {
+    // SAFETY: it is made of integers and `false`.
+    unsafe { zero(&mut world.notes) };
     world.conditions.now_ms = now.ms();
     world.conditions.unresponsive = 0;
     world.conditions.vni = *vni;
@@ -47,7 +64,6 @@ pub(crate) fn of(flow: &Flow, vni: &Vni, now: Now) -> Option<&'static mut World>
             world.ifindex[slot] = instance.ifindex;
         }
     }
-    Some(world)
 }
 
 /// Finds out whose instance has left SYNs unanswered for longer than the VNI waits. Only a SYN-ACK

@@ -15,8 +15,8 @@ use mirror_common::{
 use crate::{
     Action, datagram,
     flow::{self, Found},
-    health,
-    maps::DATAGRAM_FLOWS,
+    health::{self, World},
+    maps::{DATAGRAM_FLOWS, Scratch},
     packet::{
         at,
         headers::{Network, Transport, quoted_v4},
@@ -69,22 +69,18 @@ fn header(ctx: &XdpContext, transport: &Transport) -> Option<(u8, u16)> {
 
 /// Takes in a client's or a router's message for a VNI.
 #[inline(always)]
-pub(crate) fn from_client(
-    ctx: &XdpContext,
-    network: &Network,
-    transport: &Transport,
-    vni: &Vni,
-    now: Now,
-) -> Action {
+pub(crate) fn from_client(ctx: &XdpContext, scratch: &mut Scratch, vni: &Vni, now: Now) -> Action {
+    let (network, transport) = (&scratch.network, &scratch.transport);
+    let world = &mut scratch.world;
     let Some((number, identifier)) = header(ctx, transport) else {
         return report::drop(Reason::Malformed);
     };
     match kind(network.is_v4(), number) {
         Kind::Echo => {
             let key = flow::key(vni, &network.source, transport.protocol, identifier, 0);
-            datagram::from_client(ctx, transport, vni, &key, true, now)
+            datagram::from_client(ctx, transport, vni, &key, true, now, world)
         }
-        Kind::Error => error_from_client(ctx, network, transport, vni, now),
+        Kind::Error => error_from_client(ctx, network, transport, vni, now, world),
         Kind::Local => report::pass(Reason::NotVni),
         Kind::EchoReply | Kind::Other => report::drop(Reason::UnknownProtocol),
     }
@@ -94,21 +90,22 @@ pub(crate) fn from_client(
 #[inline(always)]
 pub(crate) fn from_replica(
     ctx: &XdpContext,
-    network: &Network,
-    transport: &Transport,
+    scratch: &mut Scratch,
     vni: &Vni,
     instance: u16,
     now: Now,
 ) -> Action {
+    let (network, transport) = (&scratch.network, &scratch.transport);
+    let world = &mut scratch.world;
     let Some((number, identifier)) = header(ctx, transport) else {
         return report::drop(Reason::Malformed);
     };
     match kind(network.is_v4(), number) {
         Kind::EchoReply => {
             let key = flow::key(vni, &network.destination, transport.protocol, identifier, 0);
-            datagram::from_replica(ctx, vni, &key, instance, now)
+            datagram::from_replica(ctx, vni, &key, instance, now, world)
         }
-        Kind::Error => error_from_replica(ctx, network, transport, vni, instance, now),
+        Kind::Error => error_from_replica(ctx, scratch, vni, instance, now),
         Kind::Local => report::pass(Reason::NotVni),
         Kind::Echo | Kind::Other => report::drop(Reason::UnknownProtocol),
     }
@@ -213,6 +210,7 @@ fn error_from_client(
     transport: &Transport,
     vni: &Vni,
     now: Now,
+    world: &mut World,
 ) -> Action {
     let Some(quoted) = plan_for(ctx, network, transport, vni) else {
         return report::drop(Reason::Malformed);
@@ -224,13 +222,10 @@ fn error_from_client(
             Found::Mirrored(flow) => {
                 // SAFETY: the value outlives the program run; offsets are fixed by now.
                 let flow = unsafe { &*flow };
-                let (Some(world), Some(plan)) = (
-                    health::of(&flow.flow, vni, now),
-                    steer::new_plan(transport.offset(), quoted.flags),
-                ) else {
-                    return report::drop(Reason::NoReplica);
-                };
-                plan.edges = quoted.edges;
+                health::look(world, &flow.flow, vni, now);
+                let plan = &mut world.plan;
+                steer::begin(plan, transport.offset(), quoted.flags);
+                plan.head.edges = quoted.edges;
                 // A reset is the segment that every replica with a connection gets.
                 let any = Segment {
                     flags: bit::RST,
@@ -248,7 +243,7 @@ fn error_from_client(
             Found::Plain(flow) => {
                 report::count(Reason::IcmpError);
                 // SAFETY: as above.
-                steer::to_instance(ctx, unsafe { (*flow).instances[0] }, false, now)
+                steer::to_instance(ctx, unsafe { (*flow).instances[0] }, false)
             }
             Found::HalfOpen(_) | Found::None => report::drop(Reason::NoFlow),
         },
@@ -257,7 +252,7 @@ fn error_from_client(
                 return report::drop(Reason::NoFlow);
             }
             report::count(Reason::IcmpError);
-            datagram::from_client(ctx, transport, vni, &key, false, now)
+            datagram::from_client(ctx, transport, vni, &key, false, now, world)
         }
     }
 }
@@ -266,12 +261,12 @@ fn error_from_client(
 #[inline(always)]
 fn error_from_replica(
     ctx: &XdpContext,
-    network: &Network,
-    transport: &Transport,
+    scratch: &mut Scratch,
     vni: &Vni,
     instance: u16,
     now: Now,
 ) -> Action {
+    let (network, transport) = (&scratch.network, &scratch.transport);
     let Some(quoted) = quotation(ctx, network, transport) else {
         return report::drop(Reason::Malformed);
     };
@@ -283,7 +278,7 @@ fn error_from_replica(
         quoted.ports.1,
     );
     if quoted.protocol != protocol::TCP {
-        return datagram::from_replica(ctx, vni, &key, instance, now);
+        return datagram::from_replica(ctx, vni, &key, instance, now, &mut scratch.world);
     }
     report::heard(instance, now);
     let flow = match flow::find_tcp(&key, vni) {

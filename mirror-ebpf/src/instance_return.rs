@@ -6,7 +6,7 @@ use mirror_common::{flow::protocol, reason::Reason, vni::VniKey};
 
 use crate::{
     Action, datagram, icmp,
-    maps::{LINKS, VNIS},
+    maps::{self, LINKS, VNIS},
     packet::headers,
     report::{self, Now},
     tcp,
@@ -15,11 +15,14 @@ use crate::{
 /// Takes in a packet on an instance link.
 #[inline(always)]
 pub(crate) fn run(ctx: &XdpContext) -> Action {
-    let Some(network) = headers::network(ctx) else {
+    let Some(scratch) = maps::scratch() else {
         return report::pass(Reason::NotVni);
     };
+    if headers::network(ctx, &mut scratch.network).is_none() {
+        return report::pass(Reason::NotVni);
+    }
     let key = VniKey {
-        address: network.source,
+        address: scratch.network.source,
     };
     // SAFETY: the agent replaces values as a whole and deletes only VNIs that are gone.
     let Some(vni) = (unsafe { VNIS.get(&key) }) else {
@@ -31,17 +34,14 @@ pub(crate) fn run(ctx: &XdpContext) -> Action {
         return report::drop(Reason::NotReplica);
     };
     let instance = instance as u16;
-    let transport = match headers::transport(ctx, network) {
-        Ok(transport) => transport,
-        Err(reason) => return report::drop(reason),
-    };
+    if let Err(reason) = headers::transport(ctx, &scratch.network, &mut scratch.transport) {
+        return report::drop(reason);
+    }
     let now = Now::read();
-    match transport.protocol {
-        protocol::TCP => tcp::returned::receive(ctx, network, transport, vni, instance, now),
-        protocol::UDP => datagram::udp_from_replica(ctx, network, transport, vni, instance, now),
-        protocol::ICMP | protocol::ICMPV6 => {
-            icmp::from_replica(ctx, network, transport, vni, instance, now)
-        }
+    match scratch.transport.protocol {
+        protocol::TCP => tcp::returned::receive(ctx, scratch, vni, instance, now),
+        protocol::UDP => datagram::udp_from_replica(ctx, scratch, vni, instance, now),
+        protocol::ICMP | protocol::ICMPV6 => icmp::from_replica(ctx, scratch, vni, instance, now),
         _ => report::drop(Reason::UnknownProtocol),
     }
 }

@@ -27,18 +27,21 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 
 /// Client traffic: attached to each interface on which a VNI's packets arrive.
 #[xdp]
+#[inline(always)]
 pub fn vni_ingress(ctx: XdpContext) -> u32 {
     vni_ingress::run(&ctx).action()
 }
 
 /// Replies of instances: attached to each instance link.
 #[xdp]
+#[inline(always)]
 pub fn instance_return(ctx: XdpContext) -> u32 {
     instance_return::run(&ctx).action()
 }
 
 /// One copy on its way out: runs for every entry of every devmap.
 #[xdp(map = "devmap")]
+#[inline(always)]
 pub fn clone(ctx: XdpContext) -> u32 {
     clone::run(&ctx).action()
 }

@@ -11,7 +11,6 @@ use mirror_common::{
     instance::{Instance, Vitals},
     limits,
     parked::Parked,
-    plan::Plan,
     reason::Reason,
     replica_set::ReplicaSet,
     vni::{Vni, VniKey},
@@ -99,30 +98,34 @@ pub(crate) struct Scratch {
     pub(crate) network: Network,
     pub(crate) transport: Transport,
     pub(crate) header: TcpHeader,
-    /// The replicas of the packet's flow.
     pub(crate) world: World,
-    /// The plan of the packet at hand.
-    pub(crate) plan: Plan,
-    /// See [`forget`].
-    forgotten: u8,
 }
 
 #[btf_map]
-pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
-/// Makes the verifier forget what it knows of a value, so that it goes on with one state instead
-/// of one for each value.
+/// This CPU's scratch memory. To be looked up once for a packet, and handed on.
 #[inline(always)]
-pub(crate) fn forget(value: u8) -> u8 {
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
-        return value;
-    };
-    // SAFETY: the scratch value is this CPU's own for the run of the program; volatile, so that
-    // the optimiser does not take the short cut that the verifier is not to take.
-    unsafe {
-        let place = core::ptr::addr_of_mut!((*scratch).forgotten);
-        place.write_volatile(value);
-        place.read_volatile()
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: it is this CPU's own for the run of the program, whose entry calls this once.
+    Some(unsafe { &mut *scratch })
+}
+
+/// Zeroes a value by words: the compiler's memset for BPF goes byte by byte.
+///
+/// # Safety
+///
+/// Zeros are a valid value.
+#[inline(always)]
+pub(crate) unsafe fn zero<T>(value: &mut T) {
+    const WORD: usize = size_of::<u64>();
+    const { assert!(size_of::<T>().is_multiple_of(WORD) && align_of::<T>() == WORD) };
+    let words = core::ptr::from_mut(value).cast::<u64>();
+    for word in 0..size_of::<T>() / WORD {
+        // SAFETY: within the value, and aligned, as is asserted; valid by the caller's promise.
+        // Volatile, so that no memset is made of it.
+        unsafe { words.add(word).write_volatile(0) };
     }
 }
 

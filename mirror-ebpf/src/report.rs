@@ -1,6 +1,9 @@
 //! Counters, vital signs and events.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::XdpContext};
+use aya_ebpf::{
+    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    programs::XdpContext,
+};
 use aya_log_ebpf::debug;
 use mirror_common::{
     event::{Event, cause, kind},
@@ -8,6 +11,7 @@ use mirror_common::{
     limits::REPLICAS,
     reason::Reason,
     tcp::Notes,
+    time,
 };
 
 use crate::{
@@ -15,7 +19,8 @@ use crate::{
     maps::{COUNTERS, EVENTS, VITALS},
 };
 
-/// The time of one packet.
+/// The time of one packet: of the kernel's last tick, 1 to 10 ms ago. It is compared with bounds of
+/// tens of milliseconds, and to read the clock itself would take as long as to look a flow up.
 #[derive(Clone, Copy)]
 pub(crate) struct Now {
     pub(crate) ns: u64,
@@ -26,20 +31,20 @@ impl Now {
     pub(crate) fn read() -> Self {
         // SAFETY: the helper has no preconditions.
         Self {
-            ns: unsafe { bpf_ktime_get_ns() },
+            ns: unsafe { bpf_ktime_get_coarse_ns() },
         }
     }
 
-    /// Milliseconds, wrapping.
+    /// See [`time::ms`].
     #[inline(always)]
     pub(crate) fn ms(self) -> u32 {
-        (self.ns / 1_000_000) as u32
+        time::ms(self.ns)
     }
 
-    /// Seconds.
+    /// See [`time::s`].
     #[inline(always)]
     pub(crate) fn s(self) -> u32 {
-        (self.ns / 1_000_000_000) as u32
+        time::s(self.ns)
     }
 }
 
@@ -68,14 +73,14 @@ pub(crate) fn pass(reason: Reason) -> Action {
 
 /// A packet goes to an instance. `asks`: it asks for an answer.
 #[inline(always)]
-pub(crate) fn sent(instance: u16, asks: bool, now: Now) {
+pub(crate) fn sent(instance: u16, asks: bool) {
     if let Some(vitals) = VITALS.get_ptr_mut(u32::from(instance)) {
         // SAFETY: single words of a live map value; counts may lose a race between CPUs, which
         // their readers allow for.
         unsafe {
             (*vitals).sent += 1;
             if asks && (*vitals).owes_since_ns == 0 {
-                (*vitals).owes_since_ns = now.ns;
+                (*vitals).owes_since_ns = Now::read().ns;
             }
         }
     }
@@ -83,12 +88,12 @@ pub(crate) fn sent(instance: u16, asks: bool, now: Now) {
 
 /// A SYN goes to an instance.
 #[inline(always)]
-pub(crate) fn invited(instance: u16, now: Now) {
+pub(crate) fn invited(instance: u16) {
     if let Some(vitals) = VITALS.get_ptr_mut(u32::from(instance)) {
         // SAFETY: as in `sent`.
         unsafe {
             if (*vitals).syn_since_ns == 0 {
-                (*vitals).syn_since_ns = now.ns;
+                (*vitals).syn_since_ns = Now::read().ns;
             }
         }
     }
@@ -118,13 +123,14 @@ pub(crate) fn heard(instance: u16, now: Now) {
 
 /// Tells the agent of something about a flow.
 #[inline(always)]
-pub(crate) fn flow_event(key: &FlowKey, now: Now, kind: u8, cause: u8, from: u16, to: u16) {
+pub(crate) fn flow_event(key: &FlowKey, kind: u8, cause: u8, from: u16, to: u16) {
     // Written in place: the stack has no room for events.
     let Some(mut entry) = EVENTS.reserve(0) else {
         return count(Reason::EventLost);
     };
     entry.write(Event {
-        time_ns: now.ns,
+        // SAFETY: the helper has no preconditions.
+        time_ns: unsafe { bpf_ktime_get_ns() },
         flow: *key,
         kind,
         cause,
@@ -137,7 +143,7 @@ pub(crate) fn flow_event(key: &FlowKey, now: Now, kind: u8, cause: u8, from: u16
 
 /// Carries out what the protocol noted about a TCP flow.
 #[inline(always)]
-pub(crate) fn notes(ctx: &XdpContext, key: &FlowKey, flow: &TcpFlow, notes: &Notes, now: Now) {
+pub(crate) fn notes(ctx: &XdpContext, key: &FlowKey, flow: &TcpFlow, notes: &Notes) {
     if notes.takeover | notes.went_cold | notes.went_warm == 0
         && !notes.closed
         && !notes.retransmission
@@ -151,27 +157,20 @@ pub(crate) fn notes(ctx: &XdpContext, key: &FlowKey, flow: &TcpFlow, notes: &Not
     if notes.takeover != 0 {
         count(Reason::Takeover);
         let (from, to) = (instance(notes.from), instance(flow.flow.active));
-        flow_event(key, now, kind::TAKEOVER, notes.takeover, from, to);
+        flow_event(key, kind::TAKEOVER, notes.takeover, from, to);
         debug!(ctx, "takeover from {} to {}", from, to);
     }
     for slot in 0..REPLICAS as u8 {
         if notes.went_cold & 1 << slot != 0 {
             count(Reason::WentCold);
             let cold = flow.sync.replicas[usize::from(slot)].cold;
-            flow_event(key, now, kind::FLOW_COLD, cold, instance(slot), 0);
+            flow_event(key, kind::FLOW_COLD, cold, instance(slot), 0);
         } else if notes.went_warm & 1 << slot != 0 && slot != flow.flow.active {
-            flow_event(key, now, kind::FLOW_WARM, 0, 0, instance(slot));
+            flow_event(key, kind::FLOW_WARM, 0, 0, instance(slot));
         }
     }
     if notes.closed {
-        flow_event(
-            key,
-            now,
-            kind::FLOW_CLOSED,
-            0,
-            0,
-            instance(flow.flow.active),
-        );
+        flow_event(key, kind::FLOW_CLOSED, 0, 0, instance(flow.flow.active));
     }
 }
 

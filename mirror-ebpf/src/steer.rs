@@ -1,13 +1,17 @@
 //! Choosing instances for new flows, and sending packets on their way.
 
+use core::ptr::addr_of;
+
 use aya_ebpf::{
     helpers::{bpf_redirect, bpf_xdp_adjust_meta},
     programs::XdpContext,
 };
 use mirror_common::{
+    ethernet::Addresses,
     flow::Flow,
-    limits::STEERING_BUCKETS,
-    plan::{self, Plan},
+    instance::Instance,
+    limits::{REPLICAS, STEERING_BUCKETS},
+    plan::{self, Copy, Head, Plan},
     reason::Reason,
     replica_set::ReplicaSet,
     steering,
@@ -15,16 +19,16 @@ use mirror_common::{
 
 use crate::{
     Action,
-    maps::{INSTANCES, PORTS, SCRATCH, SET_PORTS, SETS, STEERING},
-    packet::rewrite::{Mac, address_frame},
-    report::{self, Now, count},
+    maps::{INSTANCES, PORTS, SET_PORTS, SETS, STEERING},
+    packet::rewrite::address_frame,
+    report::{self, count},
 };
 
 /// `BPF_F_BROADCAST` (Linux 5.13, include/uapi/linux/bpf.h).
 const BROADCAST: u64 = 1 << 3;
-/// Destination address of a broadcast frame on its way to the clone program, which replaces it.
+/// Addresses of a broadcast frame on its way to the clone program, which replaces them.
 /// Where the metadata is not to be seen (generic mode) it tells clones from other frames.
-pub(crate) const CLONE_MARK: Mac = *b"\x02CLONE";
+pub(crate) const CLONE_MARK: Addresses = Addresses::new(*b"\x02CLONE", *b"\x02CLONE");
 /// Clones are one page each: headroom (256), frame and skb_shared_info (320) must fit
 /// (`xdpf_clone`, net/core/xdp.c).
 const CLONE_FRAME_MAX: usize = 4096 - 256 - 320 - core::mem::size_of::<Plan>() - 40;
@@ -40,21 +44,32 @@ pub(crate) fn choose(vni: u16, hash: u32) -> Option<(u32, &'static ReplicaSet)> 
 
 /// Sends a packet to one instance, without a clone.
 #[inline(always)]
-pub(crate) fn to_instance(ctx: &XdpContext, instance: u16, asks: bool, now: Now) -> Action {
-    let Some(entry) = INSTANCES.get(u32::from(instance)) else {
-        return report::drop(Reason::NoPort);
-    };
-    if address_frame(ctx, &entry.mac, &entry.source_mac).is_none() {
+pub(crate) fn to_instance(ctx: &XdpContext, instance: u16, asks: bool) -> Action {
+    match INSTANCES.get(u32::from(instance)) {
+        Some(entry) => to_known_instance(ctx, instance, entry, asks),
+        None => report::drop(Reason::NoPort),
+    }
+}
+
+/// The same with the instance's entry at hand.
+#[inline(always)]
+pub(crate) fn to_known_instance(
+    ctx: &XdpContext,
+    instance: u16,
+    entry: &Instance,
+    asks: bool,
+) -> Action {
+    if address_frame(ctx, &entry.addresses).is_none() {
         return report::drop(Reason::Malformed);
     }
-    report::sent(instance, asks, now);
+    report::sent(instance, asks);
     to_port(entry.ifindex, Reason::Steered)
 }
 
 /// Sends a packet to the client of a flow.
 #[inline(always)]
 pub(crate) fn to_client(ctx: &XdpContext, flow: &Flow, reason: Reason) -> Action {
-    if address_frame(ctx, &flow.client_mac, &flow.host_mac).is_none() {
+    if address_frame(ctx, &flow.addresses).is_none() {
         return report::drop(Reason::Malformed);
     }
     to_port(flow.ifindex, reason)
@@ -90,26 +105,19 @@ pub(crate) fn can_clone(ctx: &XdpContext) -> bool {
     crate::packet::length(ctx) <= CLONE_FRAME_MAX
 }
 
-/// The packet's plan, without copies yet.
+/// Begins a plan, without copies yet: of those without an interface nothing else counts.
 #[inline(always)]
-pub(crate) fn new_plan(transport: usize, flags: u8) -> Option<&'static mut Plan> {
-    let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: the scratch value is this CPU's own for the run of the program, and each run makes
-    // one plan.
-    let plan = unsafe {
-        core::ptr::addr_of_mut!((*scratch).plan).write_bytes(0, 1);
-        &mut (*scratch).plan
-    };
-    plan.magic = plan::MAGIC;
-    plan.transport = transport as u16;
-    plan.flags = flags;
-    Some(plan)
+pub(crate) fn begin(plan: &mut Plan, transport: usize, flags: u8) {
+    plan.head = Head::new(transport, flags);
+    for copy in &mut plan.copies {
+        copy.ifindex = 0;
+    }
 }
 
 /// Sends a copy to every replica of a set.
 #[inline(always)]
 pub(crate) fn broadcast(ctx: &XdpContext, set: u32, plan: &Plan) -> Action {
-    if address_frame(ctx, &CLONE_MARK, &CLONE_MARK).is_none() {
+    if address_frame(ctx, &CLONE_MARK).is_none() {
         return report::drop(Reason::Malformed);
     }
     attach(ctx, plan);
@@ -142,20 +150,32 @@ fn attach(ctx: &XdpContext, plan: &Plan) {
     }
 }
 
-/// Takes the plan off the packet again, if it has one.
+/// Takes the plan off the packet again, if it has one: what it says of all copies and of the one
+/// that leaves by `egress`, which has no interface if there is none.
 #[inline(always)]
-pub(crate) fn detach(ctx: &XdpContext) -> Option<Plan> {
+pub(crate) fn detach(ctx: &XdpContext, egress: u32) -> Option<(Head, Copy)> {
     const SIZE: usize = core::mem::size_of::<Plan>();
     let meta = ctx.metadata();
     if meta + SIZE > ctx.metadata_end() {
         return None;
     }
-    // SAFETY: the comparison above shows that the bytes are there.
-    let plan = unsafe { (meta as *const Plan).read() };
-    if plan.magic != plan::MAGIC {
+    let plan = meta as *const Plan;
+    // SAFETY: the comparison above shows that the bytes are there. Only what is needed is copied.
+    let (head, copy) = unsafe {
+        let mut found = Copy::default();
+        for slot in 0..REPLICAS {
+            let copy = addr_of!((*plan).copies[slot]);
+            if (*copy).ifindex == egress {
+                found = copy.read();
+                break;
+            }
+        }
+        (addr_of!((*plan).head).read(), found)
+    };
+    if head.magic != plan::MAGIC {
         return None;
     }
     // The receiver would merge no segments whose metadata differ. SAFETY: as in `attach`.
     unsafe { bpf_xdp_adjust_meta(ctx.ctx, SIZE as i32) };
-    Some(plan)
+    Some((head, copy))
 }

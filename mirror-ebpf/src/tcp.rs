@@ -7,6 +7,7 @@ use aya_ebpf::programs::XdpContext;
 use mirror_common::{
     event::kind,
     flow::{Flow, FlowKey, TcpFlow, protocol, state},
+    instance,
     limits::REPLICAS,
     plan,
     reason::{Cold, Reason},
@@ -18,8 +19,9 @@ use mirror_common::{
 use crate::{
     Action,
     flow::{self, Found},
-    health, lock,
-    maps::{FLOWS, HALF_OPEN, MIRRORED_FLOWS, SCRATCH},
+    health::{self, World},
+    lock,
+    maps::{FLOWS, HALF_OPEN, INSTANCES, MIRRORED_FLOWS, Scratch, zero},
     packet::{
         headers::{Network, Transport},
         rewrite::{self, Bare, Fields, frame_addresses},
@@ -42,17 +44,12 @@ struct Packet<'a> {
 
 /// Takes in a client's segment.
 #[inline(always)]
-pub(crate) fn from_client(
-    ctx: &XdpContext,
-    network: &Network,
-    transport: &Transport,
-    vni: &Vni,
-    now: Now,
-) -> Action {
-    let header = match tcp_header::parse(ctx, transport) {
-        Ok(header) => header,
-        Err(reason) => return report::drop(reason),
-    };
+pub(crate) fn from_client(ctx: &XdpContext, scratch: &mut Scratch, vni: &Vni, now: Now) -> Action {
+    let (network, transport) = (&scratch.network, &scratch.transport);
+    if let Err(reason) = tcp_header::parse(ctx, transport, &mut scratch.header) {
+        return report::drop(reason);
+    }
+    let header = &scratch.header;
     let key = flow::key(
         vni,
         &network.source,
@@ -69,8 +66,8 @@ pub(crate) fn from_client(
         key: &key,
         now,
     };
-    match way_of(&packet) {
-        Way::Mirrored(flow) => mirrored_from_client(&packet, flow),
+    match way_of(&packet, &mut scratch.flow) {
+        Way::Mirrored(flow) => mirrored_from_client(&packet, flow, &mut scratch.world),
         Way::Plain(flow) => plain_from_client(&packet, flow),
         Way::Stateless(reason) => stateless(&packet, reason),
         Way::Dropped(reason) => report::drop(reason),
@@ -90,7 +87,7 @@ enum Way {
 
 /// Finds the flow, or opens one.
 #[inline(always)]
-fn way_of(packet: &Packet<'_>) -> Way {
+fn way_of(packet: &Packet<'_>, new: &mut TcpFlow) -> Way {
     // A SYN that also resets or closes opens nothing: no stack answers it.
     const OPENS: u8 = bit::SYN | bit::ACK | bit::RST | bit::FIN;
     let segment = &packet.header.segment;
@@ -103,7 +100,7 @@ fn way_of(packet: &Packet<'_>) -> Way {
         Found::Plain(flow) => return Way::Plain(flow),
         Found::Mirrored(flow) => return Way::Mirrored(flow),
         Found::HalfOpen(flow) => flow,
-        Found::None if opens => match open(packet) {
+        Found::None if opens => match open(packet, new) {
             Ok(flow) => flow,
             Err(way) => return way,
         },
@@ -146,7 +143,7 @@ fn establish_mirrored(packet: &Packet<'_>, half: &TcpFlow) -> Option<Way> {
     MIRRORED_FLOWS.insert(packet.key, half, 0).ok()?;
     report::count(Reason::FlowOpened);
     let primary = half.flow.instances[usize::from(half.flow.active) & (REPLICAS - 1)];
-    report::flow_event(packet.key, packet.now, kind::FLOW_OPENED, 0, 0, primary);
+    report::flow_event(packet.key, kind::FLOW_OPENED, 0, 0, primary);
     MIRRORED_FLOWS.get_ptr_mut(packet.key).map(Way::Mirrored)
 }
 
@@ -177,7 +174,7 @@ fn begin_anew(packet: &Packet<'_>, found: Found) -> Found {
 
 /// Opens a flow: half-open until the client has acknowledged our SYN-ACK.
 #[inline(always)]
-fn open(packet: &Packet<'_>) -> Result<*mut TcpFlow, Way> {
+fn open(packet: &Packet<'_>, flow: &mut TcpFlow) -> Result<*mut TcpFlow, Way> {
     let Some((set, replicas)) = steer::choose(packet.key.vni, steering::hash(packet.key)) else {
         return Err(Way::Dropped(Reason::NoReplicaSet));
     };
@@ -185,35 +182,21 @@ fn open(packet: &Packet<'_>) -> Result<*mut TcpFlow, Way> {
     {
         report::count(Reason::PartialChecksum);
         let ifindex = packet.ctx.ingress_ifindex() as u16;
-        report::flow_event(
-            packet.key,
-            packet.now,
-            kind::PARTIAL_CHECKSUM,
-            0,
-            0xffff,
-            ifindex,
-        );
+        report::flow_event(packet.key, kind::PARTIAL_CHECKSUM, 0, 0xffff, ifindex);
     }
-    let Some((host_mac, client_mac)) = frame_addresses(packet.ctx) else {
+    let Some(addresses) = frame_addresses(packet.ctx) else {
         return Err(Way::Dropped(Reason::Malformed));
-    };
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
-        return Err(Way::Dropped(Reason::FlowTableFull));
     };
     let segment = &packet.header.segment;
     let translatable = segment.options & option::UNTRANSLATABLE == 0 && segment.payload == 0;
-    // SAFETY: the scratch value is this CPU's own for the run of the program.
-    let flow = unsafe {
-        core::ptr::addr_of_mut!((*scratch).flow).write_bytes(0, 1);
-        &mut (*scratch).flow
-    };
+    // SAFETY: it is made of integers.
+    unsafe { zero(flow) };
     flow.flow.opened_s = packet.now.s();
     flow.flow.seen_s = packet.now.s();
     flow.flow.set = set;
     flow.flow.ifindex = packet.ctx.ingress_ifindex() as u32;
     flow.flow.instances = replicas.instances;
-    flow.flow.client_mac = client_mac;
-    flow.flow.host_mac = host_mac;
+    flow.flow.addresses = addresses.turned_round();
     flow.flow.replicas = if translatable { replicas.replicas } else { 1 };
     flow.flow.cold = if translatable {
         0
@@ -238,7 +221,7 @@ fn stateless(packet: &Packet<'_>, reason: Reason) -> Action {
         return report::drop(Reason::NoReplicaSet);
     };
     let asks = tcp_header::asks(&packet.header.segment);
-    steer::to_instance(packet.ctx, replicas.instances[0], asks, packet.now)
+    steer::to_instance(packet.ctx, replicas.instances[0], asks)
 }
 
 /// A client's segment of a flow without mirrors.
@@ -251,17 +234,17 @@ fn plain_from_client(packet: &Packet<'_>, flow: *mut Flow) -> Action {
     flow.packets += 1;
     flow.seen_s = packet.now.s();
     close_plain(flow, segment);
-    let alive = health::of(flow, packet.vni, packet.now)
-        .is_some_and(|world| world.conditions.is_reachable(0));
-    if !alive {
-        if packet.vni.flags & vni::flag::LEAVE_LOST != 0 {
-            return report::drop(Reason::NoReplica);
+    let instance = flow.instances[0];
+    match INSTANCES.get(u32::from(instance)) {
+        Some(entry) if entry.state & instance::state::REACHABLE != 0 => {
+            steer::to_known_instance(packet.ctx, instance, entry, tcp_header::asks(segment))
         }
-        flow.state = state::CLOSED;
-        return reset_client(packet);
+        _ if packet.vni.flags & vni::flag::LEAVE_LOST != 0 => report::drop(Reason::NoReplica),
+        _ => {
+            flow.state = state::CLOSED;
+            reset_client(packet)
+        }
     }
-    let asks = tcp_header::asks(segment);
-    steer::to_instance(packet.ctx, flow.instances[0], asks, packet.now)
 }
 
 /// Follows the closing of a flow without mirrors, roughly: it only decides when the entry may go.
@@ -276,20 +259,16 @@ fn close_plain(flow: &mut Flow, segment: &Segment) {
 
 /// A client's segment of a mirrored flow.
 #[inline(always)]
-fn mirrored_from_client(packet: &Packet<'_>, flow: *mut TcpFlow) -> Action {
+fn mirrored_from_client(packet: &Packet<'_>, flow: *mut TcpFlow, world: &mut World) -> Action {
     // SAFETY: the value outlives the program run; protocol state is only changed under the lock.
     let flow = unsafe { &mut *flow };
     let segment = &packet.header.segment;
-    let Some(world) = health::of(&flow.flow, packet.vni, packet.now) else {
-        return report::drop(Reason::NoReplica);
-    };
-    let (conditions, notes) = (&world.conditions, &mut world.notes);
-    let Some(plan) = steer::new_plan(packet.transport.offset(), plan_flags(segment)) else {
-        return report::drop(Reason::NoPort);
-    };
-    plan.timestamps = packet.header.options.timestamps;
-    plan.edges = packet.header.options.sack + 2;
-    plan.blocks = packet.header.options.blocks;
+    health::look(world, &flow.flow, packet.vni, packet.now);
+    let (conditions, notes, plan) = (&world.conditions, &mut world.notes, &mut world.plan);
+    steer::begin(plan, packet.transport.offset(), plan_flags(segment));
+    plan.head.timestamps = packet.header.options.timestamps;
+    plan.head.edges = packet.header.options.sack + 2;
+    plan.head.blocks = packet.header.options.blocks;
     let too_large = !steer::can_clone(packet.ctx);
     let Some(held) = lock::take(steering::hash(packet.key)) else {
         return report::drop(Reason::NoReplica);
@@ -308,7 +287,7 @@ fn mirrored_from_client(packet: &Packet<'_>, flow: *mut TcpFlow) -> Action {
         }
     }
     drop(held);
-    report::notes(packet.ctx, packet.key, flow, notes, packet.now);
+    report::notes(packet.ctx, packet.key, flow, notes);
     match verdict {
         client::Verdict::Clone if too_large => report::drop(Reason::TooLargeToClone),
         client::Verdict::Clone => steer::broadcast(packet.ctx, flow.flow.set, plan),

@@ -5,8 +5,8 @@ use mirror_common::{flow::protocol, reason::Reason, vni::VniKey};
 
 use crate::{
     Action, datagram, icmp,
-    maps::VNIS,
-    packet::headers::{self},
+    maps::{self, VNIS},
+    packet::headers,
     report::{self, Now},
     tcp,
 };
@@ -14,25 +14,27 @@ use crate::{
 /// Takes in a packet on a VNI interface.
 #[inline(always)]
 pub(crate) fn run(ctx: &XdpContext) -> Action {
-    let Some(network) = headers::network(ctx) else {
+    let Some(scratch) = maps::scratch() else {
         return report::pass(Reason::NotVni);
     };
+    if headers::network(ctx, &mut scratch.network).is_none() {
+        return report::pass(Reason::NotVni);
+    }
     let key = VniKey {
-        address: network.destination,
+        address: scratch.network.destination,
     };
     // SAFETY: the agent replaces values as a whole and deletes only VNIs that are gone.
     let Some(vni) = (unsafe { VNIS.get(&key) }) else {
         return report::pass(Reason::NotVni);
     };
-    let transport = match headers::transport(ctx, network) {
-        Ok(transport) => transport,
-        Err(reason) => return report::drop(reason),
-    };
+    if let Err(reason) = headers::transport(ctx, &scratch.network, &mut scratch.transport) {
+        return report::drop(reason);
+    }
     let now = Now::read();
-    match transport.protocol {
-        protocol::TCP => tcp::from_client(ctx, network, transport, vni, now),
-        protocol::UDP => datagram::udp_from_client(ctx, network, transport, vni, now),
-        protocol::ICMP | protocol::ICMPV6 => icmp::from_client(ctx, network, transport, vni, now),
+    match scratch.transport.protocol {
+        protocol::TCP => tcp::from_client(ctx, scratch, vni, now),
+        protocol::UDP => datagram::udp_from_client(ctx, scratch, vni, now),
+        protocol::ICMP | protocol::ICMPV6 => icmp::from_client(ctx, scratch, vni, now),
         _ => report::drop(Reason::UnknownProtocol),
     }
 }

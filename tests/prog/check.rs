@@ -238,9 +238,13 @@ pub(crate) fn check(bench: &mut Bench, input: &Input, expected: &Expected) {
     assert_eq!(outcome.verdict, expected.verdict, "counted {counted:?}");
     assert_eq!(counted, tally(&expected.reasons), "counters");
     let copies = outcome.plan.map(|plan| {
-        assert_eq!(plan.magic, plan::MAGIC, "the plan's mark");
+        assert_eq!(plan.head.magic, plan::MAGIC, "the plan's mark");
         let offset = transport_offset(&input.frame);
-        assert_eq!(usize::from(plan.transport), offset, "the plan's offset");
+        assert_eq!(
+            usize::from(plan.head.transport),
+            offset,
+            "the plan's offset"
+        );
         let live = plan.copies.iter().filter(|copy| copy.ifindex != 0);
         live.map(|copy| {
             let link = bench.network.link(copy.instance);

@@ -1,5 +1,6 @@
 //! Opening mirrored flows: the cloned SYN, the gated SYN-ACK, the ACK that establishes.
 
+use mirror_common::ethernet::Addresses;
 use mirror_common::event::{cause, kind};
 use mirror_common::flow::state;
 use mirror_common::instance;
@@ -35,8 +36,8 @@ fn a_syn_opens_a_half_open_flow_and_is_cloned() {
             let half_open = cloned.flow(talk.key(), Table::HalfOpen, state::HANDSHAKE);
             check(bench, &syn, &half_open);
             let (_, flow) = bench.tables.find(&talk.key()).unwrap();
-            assert_eq!(flow.client_mac, crate::hosts::CLIENT_MAC);
-            assert_eq!(flow.host_mac, crate::hosts::HOST_MAC);
+            let (client, host) = (crate::hosts::CLIENT_MAC, crate::hosts::HOST_MAC);
+            assert_eq!(flow.addresses, Addresses::new(client, host));
             assert_eq!(flow.ifindex, bench.network.vni_interface());
             assert_eq!(usize::from(flow.replicas), talk.instances().len());
             // The client's own retransmission changes nothing.

@@ -8,6 +8,7 @@ use aya::maps::{
     Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf,
 };
 use aya::programs::{ProgramFd, Xdp};
+use mirror_common::ethernet::Addresses;
 use mirror_common::event::Event;
 use mirror_common::flow::{Flow, FlowKey, TcpFlow};
 use mirror_common::instance::{Instance, Vitals};
@@ -146,8 +147,7 @@ impl Tables {
             let entry = Instance {
                 state: mirror_common::instance::state::UP,
                 ifindex: network.link(instance),
-                mac: instance_mac(instance),
-                source_mac: link_mac(instance),
+                addresses: Addresses::new(instance_mac(instance), link_mac(instance)),
                 deadline_ms: 0,
             };
             self.instances.set(u32::from(instance), entry, 0)?;

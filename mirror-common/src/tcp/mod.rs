@@ -119,7 +119,7 @@ pub struct TcpSync {
     pub told_edge: u32,
     /// The last canonical timestamp value the client was told.
     pub ts_sent: u32,
-    /// When the SYN passed, `CLOCK_MONOTONIC` in ms, wrapping.
+    /// When the SYN passed, [`crate::time::ms`].
     pub syn_ms: u32,
     /// The client's sequence number after its FIN; equal to `client_isn` until then.
     pub client_fin: u32,
@@ -142,7 +142,7 @@ assert_size!(TcpSync, 216);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Conditions {
-    /// `CLOCK_MONOTONIC` in ms, wrapping.
+    /// The time, [`crate::time::ms`].
     pub now_ms: u32,
     /// The VNI's settings.
     pub vni: vni::Vni,
@@ -195,7 +195,9 @@ impl Conditions {
     }
 }
 
-/// What happened besides the verdict: the shell turns it into counters and events.
+/// What happened besides the verdict: the shell turns it into counters and events. One
+/// word, so that one store clears it.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
     /// [`crate::event::cause`] of a takeover, 0 when there was none.

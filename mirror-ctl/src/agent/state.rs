@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use mirror_common::instance::{self, Vitals, state};
+use mirror_common::{
+    ethernet::Addresses,
+    instance::{self, Vitals, state},
+    time,
+};
 
 use super::foresee::Foreseen;
 use crate::{
-    clock,
     config::{self, Config, Mac},
     dataplane::InstanceRecord,
     health::{
@@ -186,8 +189,7 @@ impl Instance {
                 Service::Dead => state::DEAD,
             },
             ifindex: self.ifindex,
-            mac: self.mac.unwrap_or_default().0,
-            source_mac: self.source_mac.0,
+            addresses: Addresses::new(self.mac.unwrap_or_default().0, self.source_mac.0),
             deadline_ms: self.deadline_ms,
         }
     }
@@ -241,7 +243,7 @@ impl Instance {
     /// An evacuation's patience begins.
     pub(super) fn be_patient(&mut self, now_ns: u64) {
         let patience = mirror_common::limits::EVACUATION_PATIENCE_MS;
-        self.deadline_ms = clock::ms(now_ns).wrapping_add(patience);
+        self.deadline_ms = time::ms(now_ns).wrapping_add(patience);
     }
 
     /// Sets the order; an evacuation's patience begins.

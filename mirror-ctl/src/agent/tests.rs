@@ -8,6 +8,7 @@ use mirror_common::{
     event::{Event as Report, cause, kind},
     flow::FlowKey,
     instance::{Vitals, state as entry_state},
+    time,
 };
 
 use super::{
@@ -125,8 +126,9 @@ fn all_serve_when_all_is_well() {
         assert_eq!(instance.service(), Service::Up, "{}", instance.config.name);
         assert_eq!(instance.entry().state, entry_state::UP);
     }
-    assert_eq!(state.instances[1].entry().mac, [2, 0, 0, 0, 2, 2]);
-    assert_eq!(state.instances[1].entry().source_mac, [2, 0, 0, 0, 3, 1]);
+    let addresses = state.instances[1].entry().addresses;
+    assert_eq!(addresses.destination(), [2, 0, 0, 0, 2, 2]);
+    assert_eq!(addresses.source(), [2, 0, 0, 0, 3, 1]);
 }
 
 #[test]
@@ -326,7 +328,7 @@ fn evacuations_are_ordered_noted_and_undone() {
     let instance = &state.instances[0];
     assert_eq!(instance.entry().state, entry_state::EVACUATING);
     let patience = mirror_common::limits::EVACUATION_PATIENCE_MS;
-    assert_eq!(instance.entry().deadline_ms, (START / MS) as u32 + patience);
+    assert_eq!(instance.entry().deadline_ms, time::ms(START) + patience);
     assert_eq!(instance.record().order, Order::Evacuate as u8);
     // Nothing but restore undoes it.
     state.tick(START + 900 * S);

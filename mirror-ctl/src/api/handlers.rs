@@ -8,7 +8,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use mirror_common::{LAYOUT_VERSION, reason::Reason};
+use mirror_common::{LAYOUT_VERSION, reason::Reason, time};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -192,7 +192,7 @@ pub fn collect(
     client: Option<ClientFilter>,
 ) -> Result<Vec<FlowRow>, crate::dataplane::DataplaneError> {
     let limit = filter.limit.unwrap_or(usize::MAX);
-    let now_s = clock::seconds(clock::now_ns());
+    let now_s = time::s(clock::now_ns());
     let mut rows = Vec::new();
     maps.walk_flows(
         |entry| {

@@ -79,6 +79,7 @@ fn table_name(table: FlowTable) -> &'static str {
 #[cfg(test)]
 mod tests {
     use mirror_common::{
+        ethernet::Addresses,
         flow::{Flow, FlowKey},
         tcp::{Replica, TcpSync, slot},
     };
@@ -94,8 +95,7 @@ mod tests {
             set: 0,
             ifindex: 1,
             instances: [0; 4],
-            client_mac: [0; 6],
-            host_mac: [0; 6],
+            addresses: Addresses::default(),
             replicas: 1 + mirrors.len() as u8,
             active: 0,
             state: state::ESTABLISHED,

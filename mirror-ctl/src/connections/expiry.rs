@@ -1,6 +1,9 @@
 //! When a flow's entry may be forgotten. Pure.
 
-use mirror_common::flow::{Flow, state};
+use mirror_common::{
+    flow::{Flow, state},
+    time,
+};
 
 use crate::dataplane::FlowTable;
 
@@ -20,23 +23,26 @@ pub fn is_expired(table: FlowTable, flow: &Flow, now_s: u32, idle_s: u32) -> boo
         _ => idle_s,
     };
     // The dataplane may have seen it after the clock was read.
-    now_s.saturating_sub(flow.seen_s) > limit
+    time::seconds_between(flow.seen_s, now_s) > limit
 }
 
 #[cfg(test)]
 mod tests {
+    use mirror_common::ethernet::Addresses;
+
     use super::*;
+
+    const SEEN_NS: u64 = 1_000 << 30;
 
     fn flow(state: u8) -> Flow {
         Flow {
             packets: 1,
             opened_s: 0,
-            seen_s: 1_000,
+            seen_s: time::s(SEEN_NS),
             set: 0,
             ifindex: 0,
             instances: [0; 4],
-            client_mac: [0; 6],
-            host_mac: [0; 6],
+            addresses: Addresses::default(),
             replicas: 1,
             active: 0,
             state,
@@ -48,9 +54,11 @@ mod tests {
 
     #[track_caller]
     fn check(table: FlowTable, state: u8, limit: u32) {
-        assert!(!is_expired(table, &flow(state), 1_000 + limit, 7_200));
-        assert!(is_expired(table, &flow(state), 1_001 + limit, 7_200));
-        assert!(!is_expired(table, &flow(state), 999, 7_200));
+        let is_expired = |now_s| is_expired(table, &flow(state), now_s, 7_200);
+        let after = |seconds: u32| time::s(SEEN_NS + u64::from(seconds) * 1_000_000_000);
+        assert!(!is_expired(after(limit)));
+        assert!(is_expired(after(limit + 3)));
+        assert!(!is_expired(time::s(SEEN_NS) - 1));
     }
 
     #[test]

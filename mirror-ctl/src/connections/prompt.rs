@@ -78,7 +78,10 @@ pub(super) fn frames(
         };
         let ack = entry.sync.map_or(0, |sync| sync.told_ack);
         for number in numbers {
-            let builder = PacketBuilder::ethernet2(entry.flow.host_mac, entry.flow.client_mac);
+            let builder = PacketBuilder::ethernet2(
+                entry.flow.addresses.source(),
+                entry.flow.addresses.destination(),
+            );
             let frame = segment(builder, ends, ports, (number, ack), 0);
             frames.push((entry.flow.ifindex, frame));
         }
@@ -112,7 +115,10 @@ fn to_replica(
     let delta = replica.isn.wrapping_sub(sync.isn);
     let ack = seq::min(sync.client_ack.wrapping_add(delta), replica.snd_nxt);
     segment(
-        PacketBuilder::ethernet2(instance.source_mac, instance.mac),
+        PacketBuilder::ethernet2(
+            instance.addresses.source(),
+            instance.addresses.destination(),
+        ),
         (address_from(&key.client), vni),
         (key.client_port, key.vni_port),
         (replica.rcv_nxt.wrapping_sub(1), ack),
@@ -156,6 +162,7 @@ fn segment(
 pub(super) mod tests {
     use etherparse::SlicedPacket;
     use mirror_common::{
+        ethernet::Addresses,
         flow::{Flow, ipv4},
         tcp::Replica,
     };
@@ -181,8 +188,7 @@ pub(super) mod tests {
             set: 0,
             ifindex: 7,
             instances: [1, 2, 0, 0],
-            client_mac: [2, 0, 0, 0, 0, 2],
-            host_mac: [2, 0, 0, 0, 0, 1],
+            addresses: Addresses::new([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]),
             replicas: 2,
             active: 0,
             state: state::ESTABLISHED,

@@ -9,6 +9,7 @@ use mirror_common::{
     flow::{Flow, FlowKey, protocol, state},
     reason::Cold,
     tcp::{TcpSync, slot},
+    time,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -175,8 +176,8 @@ pub fn row(entry: &Entry<'_>, names: &Names, now_s: u32) -> FlowRow {
         replicas: (0..replicas)
             .map(|slot| replica(entry, names, slot, active))
             .collect(),
-        age_s: now_s.saturating_sub(flow.opened_s),
-        idle_s: now_s.saturating_sub(flow.seen_s),
+        age_s: time::seconds_between(flow.opened_s, now_s),
+        idle_s: time::seconds_between(flow.seen_s, now_s),
         packets: flow.packets,
         takeovers: flow.takeovers,
     }
@@ -274,7 +275,7 @@ const fn state_name(number: u8) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use mirror_common::{flow::ipv4, tcp::Replica};
+    use mirror_common::{ethernet::Addresses, flow::ipv4, tcp::Replica};
 
     use super::*;
 
@@ -306,8 +307,7 @@ mod tests {
             set: 0,
             ifindex: 1,
             instances: [3, 4, 0, 0],
-            client_mac: [0; 6],
-            host_mac: [0; 6],
+            addresses: Addresses::default(),
             replicas: 2,
             active: 0,
             state: state::ESTABLISHED,

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mirror_common::{flow::FlowKey, instance::state};
+use mirror_common::{flow::FlowKey, instance::state, time};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -97,7 +97,7 @@ fn sweep(
         began_ns: clock::now_ns(),
         ..Sweep::default()
     };
-    let now_s = clock::seconds(found.began_ns);
+    let now_s = time::s(found.began_ns);
     let dead = dead_instances(maps)?;
     let mut expired: Vec<(FlowTable, FlowKey)> = Vec::new();
     maps.walk_flows(
@@ -116,7 +116,7 @@ fn sweep(
     )?;
     for (table, key) in expired {
         // It may have come to life since: only what is expired now goes.
-        let now_s = clock::seconds(clock::now_ns());
+        let now_s = time::s(clock::now_ns());
         let flow = maps.flow(table, &key)?;
         if flow.is_some_and(|flow| is_expired(table, &flow, now_s, limit(&key))) {
             maps.delete_flow(table, &key)?;

@@ -9,7 +9,6 @@ use mirror_common::{
 };
 
 use super::at;
-use crate::maps::SCRATCH;
 
 const ETHERNET: usize = 14;
 const VLAN: usize = 4;
@@ -94,11 +93,7 @@ impl Transport {
 
 /// Finds the IP header. `None`: not IP, or too short to tell.
 #[inline(always)]
-pub(crate) fn network(ctx: &XdpContext) -> Option<&'static Network> {
-    let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: the scratch value is this CPU's own for the run of the program, which looks at one
-    // packet.
-    let network = unsafe { &mut (*scratch).network };
+pub(crate) fn network(ctx: &XdpContext, network: &mut Network) -> Option<()> {
     let ethernet = at(ctx, 0, ETHERNET)?;
     // SAFETY: 14 bytes are there.
     let mut kind = unsafe { ethernet.load16::<12>() };
@@ -121,7 +116,7 @@ pub(crate) fn network(ctx: &XdpContext) -> Option<&'static Network> {
             network.destination = ipv4(header.load32::<16>());
         }
         network.v4 = 1;
-        return Some(network);
+        return Some(());
     }
     if kind == IPV6 {
         let header = at(ctx, network.offset(), 40)?;
@@ -131,17 +126,18 @@ pub(crate) fn network(ctx: &XdpContext) -> Option<&'static Network> {
             network.destination = header.load_address::<24>();
         }
         network.v4 = 0;
-        return Some(network);
+        return Some(());
     }
     None
 }
 
 /// Finds the transport header.
 #[inline(always)]
-pub(crate) fn transport(ctx: &XdpContext, network: &Network) -> Result<&'static Transport, Reason> {
-    let scratch = SCRATCH.get_ptr_mut(0).ok_or(Reason::Malformed)?;
-    // SAFETY: as in `network`.
-    let found = unsafe { &mut (*scratch).transport };
+pub(crate) fn transport(
+    ctx: &XdpContext,
+    network: &Network,
+    found: &mut Transport,
+) -> Result<(), Reason> {
     if network.is_v4() {
         transport_v4(ctx, network.offset(), found)?;
     } else {
@@ -153,7 +149,7 @@ pub(crate) fn transport(ctx: &XdpContext, network: &Network) -> Result<&'static 
     {
         return Err(Reason::Malformed);
     }
-    Ok(found)
+    Ok(())
 }
 
 /// The transport header behind an IPv4 header. Fragments are not for us: only the first has

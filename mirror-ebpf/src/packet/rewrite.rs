@@ -3,6 +3,7 @@
 use aya_ebpf::{helpers::bpf_xdp_adjust_tail, programs::XdpContext};
 use mirror_common::{
     checksum::{Delta, fold},
+    ethernet::Addresses,
     limits::SACK_BLOCKS,
     plan::Copy,
     tcp::segment::bit,
@@ -14,41 +15,32 @@ use super::{
     tcp_header::Options,
 };
 
-/// A hardware address as two words and a half, as it lies in memory.
-pub(crate) type Mac = [u8; 6];
-
-/// Sets destination and source address of the Ethernet header.
+/// Sets the addresses of the Ethernet header.
 #[inline(always)]
-pub(crate) fn address_frame(ctx: &XdpContext, destination: &Mac, source: &Mac) -> Option<()> {
-    let d = destination;
-    let s = source;
+pub(crate) fn address_frame(ctx: &XdpContext, addresses: &Addresses) -> Option<()> {
     let header = at(ctx, 0, 14)?;
+    let [first, second, third] = addresses.0;
     // SAFETY: 14 bytes are there.
     unsafe {
-        header.store32::<0>(u32::from_ne_bytes([d[0], d[1], d[2], d[3]]));
-        header.store16::<4>(u16::from_ne_bytes([d[4], d[5]]));
-        header.store32::<6>(u32::from_ne_bytes([s[0], s[1], s[2], s[3]]));
-        header.store16::<10>(u16::from_ne_bytes([s[4], s[5]]));
+        header.store32::<0>(first);
+        header.store32::<4>(second);
+        header.store32::<8>(third);
     }
     Some(())
 }
 
-/// The frame's destination and source address.
+/// The addresses of the Ethernet header.
 #[inline(always)]
-pub(crate) fn frame_addresses(ctx: &XdpContext) -> Option<(Mac, Mac)> {
+pub(crate) fn frame_addresses(ctx: &XdpContext) -> Option<Addresses> {
     let header = at(ctx, 0, 14)?;
     // SAFETY: 14 bytes are there.
-    let (a, b, c) = unsafe {
-        (
-            header.load32::<0>().to_ne_bytes(),
-            header.load32::<4>().to_ne_bytes(),
-            header.load32::<8>().to_ne_bytes(),
-        )
-    };
-    Some((
-        [a[0], a[1], a[2], a[3], b[0], b[1]],
-        [b[2], b[3], c[0], c[1], c[2], c[3]],
-    ))
+    Some(unsafe {
+        Addresses([
+            header.load32::<0>(),
+            header.load32::<4>(),
+            header.load32::<8>(),
+        ])
+    })
 }
 
 /// New values of a TCP header's fields, host order.
@@ -267,8 +259,8 @@ fn cut(ctx: &XdpContext, end: usize) -> Option<()> {
 /// Swaps source and destination, of the frame and of IP. Sums do not change.
 #[inline(always)]
 fn swap_addresses(ctx: &XdpContext, network: &Network) -> Option<()> {
-    let (destination, source) = frame_addresses(ctx)?;
-    address_frame(ctx, &source, &destination)?;
+    let addresses = frame_addresses(ctx)?;
+    address_frame(ctx, &addresses.turned_round())?;
     if network.is_v4() {
         let header = at(ctx, network.offset(), 20)?;
         // SAFETY: 20 bytes are there.

@@ -9,7 +9,6 @@ use mirror_common::{
 };
 
 use super::{at, headers::Transport};
-use crate::maps::SCRATCH;
 
 /// A parsed TCP header and where its translatable options are.
 pub(crate) struct TcpHeader {
@@ -35,12 +34,13 @@ pub(crate) struct Options {
     pub(crate) blocks: u8,
 }
 
-/// Parses a TCP header, into this CPU's scratch memory: the stack is too small for it.
+/// Parses a TCP header.
 #[inline(always)]
 pub(crate) fn parse(
     ctx: &XdpContext,
     transport: &Transport,
-) -> Result<&'static mut TcpHeader, Reason> {
+    parsed: &mut TcpHeader,
+) -> Result<(), Reason> {
     /// NOP, NOP, timestamps of ten bytes: how every common stack lays out a header with
     /// timestamps and nothing else.
     const ALIGNED_TIMESTAMPS: u32 = 0x0101_080a_u32.to_be();
@@ -60,10 +60,6 @@ pub(crate) fn parse(
     if length < 20 || length > usize::from(transport.length()) {
         return Err(Reason::Malformed);
     }
-    let scratch = SCRATCH.get_ptr_mut(0).ok_or(Reason::Malformed)?;
-    // SAFETY: the scratch value is this CPU's own for the run of the program, which parses one
-    // header.
-    let parsed = unsafe { &mut (*scratch).header };
     *parsed = TcpHeader {
         segment: Segment {
             seq,
@@ -80,7 +76,7 @@ pub(crate) fn parse(
         options: Options::default(),
     };
     if length == 20 {
-        return Ok(parsed);
+        return Ok(());
     }
     if length == 32 {
         let options = at(ctx, offset, 32).ok_or(Reason::Malformed)?;
@@ -91,14 +87,14 @@ pub(crate) fn parse(
                 parsed.segment.ts_ecr = u32::from_be(options.load32::<28>());
                 parsed.segment.options = option::TIMESTAMP;
                 parsed.options.timestamps = 24;
-                return Ok(parsed);
+                return Ok(());
             }
         }
     }
     if walk(ctx, offset, parsed).is_none() {
         return Err(Reason::Malformed);
     }
-    Ok(parsed)
+    Ok(())
 }
 
 /// Walks the options one by one. `None`: malformed.

@@ -19,10 +19,10 @@ use super::{Packet, close_plain};
 use crate::{
     Action,
     flow::{self, Found},
-    health, lock,
-    maps::forget,
+    health::{self, World},
+    lock,
+    maps::Scratch,
     packet::{
-        headers::{Network, Transport},
         rewrite::{self, Bare, Fields},
         tcp_header,
     },
@@ -35,16 +35,15 @@ use crate::{
 #[inline(always)]
 pub(crate) fn receive(
     ctx: &XdpContext,
-    network: &Network,
-    transport: &Transport,
+    scratch: &mut Scratch,
     vni: &Vni,
     instance: u16,
     now: Now,
 ) -> Action {
-    let header = match tcp_header::parse(ctx, transport) {
-        Ok(header) => header,
-        Err(reason) => return report::drop(reason),
-    };
+    let (network, transport, header) = (&scratch.network, &scratch.transport, &mut scratch.header);
+    if let Err(reason) = tcp_header::parse(ctx, transport, header) {
+        return report::drop(reason);
+    }
     if vni.flags & MIRRORED != 0 && header.segment.payload > 0 {
         // Without a sum replicas are not compared here, and go on.
         let _ = tcp_header::sum_payload(ctx, network, transport, header);
@@ -74,7 +73,7 @@ pub(crate) fn receive(
         && tcp_header::has_partial_checksum(ctx, network, transport, packet.header)
     {
         report::count(Reason::PartialChecksum);
-        report::flow_event(packet.key, now, kind::PARTIAL_CHECKSUM, 0, instance, 0);
+        report::flow_event(packet.key, kind::PARTIAL_CHECKSUM, 0, instance, 0);
     }
     let (mirrored, plain) = match flow::find_tcp(packet.key, vni) {
         Found::Mirrored(flow) => (Some(flow), None),
@@ -96,7 +95,7 @@ pub(crate) fn receive(
         Found::None => return return_without_flow(&packet, instance),
     };
     match (mirrored, plain) {
-        (Some(flow), _) => mirrored_from_replica(&packet, flow, instance),
+        (Some(flow), _) => mirrored_from_replica(&packet, flow, instance, &mut scratch.world),
         (None, Some(flow)) => plain_from_replica(&packet, flow, instance),
         (None, None) => report::drop(Reason::NoReplica),
     }
@@ -134,17 +133,20 @@ fn return_without_flow(packet: &Packet<'_>, instance: u16) -> Action {
 
 /// A replica's segment of a mirrored flow.
 #[inline(always)]
-fn mirrored_from_replica(packet: &Packet<'_>, flow: *mut TcpFlow, instance: u16) -> Action {
+fn mirrored_from_replica(
+    packet: &Packet<'_>,
+    flow: *mut TcpFlow,
+    instance: u16,
+    world: &mut World,
+) -> Action {
     // SAFETY: as in `mirrored_from_client`.
     let flow = unsafe { &mut *flow };
     let Some(from) = flow::slot_of(&flow.flow, instance) else {
         return report::drop(Reason::NotReplica);
     };
-    let from = forget(from) & (REPLICAS as u8 - 1);
+    let from = world.forget(from) & (REPLICAS as u8 - 1);
     let segment = &packet.header.segment;
-    let Some(world) = health::of(&flow.flow, packet.vni, packet.now) else {
-        return report::drop(Reason::NoReplica);
-    };
+    health::look(world, &flow.flow, packet.vni, packet.now);
     if segment.is(bit::SYN) {
         health::find_unresponsive(&flow.flow, world, packet.now);
     }
@@ -158,7 +160,7 @@ fn mirrored_from_replica(packet: &Packet<'_>, flow: *mut TcpFlow, instance: u16)
         flow.flow.seen_s = packet.now.s();
     }
     drop(held);
-    report::notes(packet.ctx, packet.key, flow, notes, packet.now);
+    report::notes(packet.ctx, packet.key, flow, notes);
     let output = &world.output;
     if output.park {
         park::keep(packet.ctx, packet.key, from, segment.end(), packet.now);

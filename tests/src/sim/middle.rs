@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use mirror_common::{
+    ethernet::Addresses,
     flow::{Flow, TcpFlow, state},
     instance::{self, Instance},
     limits::REPLICAS,
@@ -219,8 +220,7 @@ impl Middle {
                 set: 0,
                 ifindex: 0,
                 instances,
-                client_mac: [0; 6],
-                host_mac: [0; 6],
+                addresses: Addresses::default(),
                 replicas: set.len() as u8,
                 active: 0,
                 state: state::HANDSHAKE,

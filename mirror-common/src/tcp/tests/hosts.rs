@@ -5,6 +5,7 @@
 
 use crate::{
     checksum::fold,
+    ethernet::Addresses,
     flow::{Flow, TcpFlow, state},
     instance,
     limits::REPLICAS,
@@ -149,8 +150,7 @@ pub(super) fn new_flow(replicas: u8) -> TcpFlow {
             set: 0,
             ifindex: 1,
             instances: [10, 11, 12, 13],
-            client_mac: [0; 6],
-            host_mac: [0; 6],
+            addresses: Addresses::default(),
             replicas,
             active: 0,
             state: state::HANDSHAKE,

@@ -11,12 +11,14 @@ use aya::maps::{
 };
 use aya::programs::{ProgramFd, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use mirror_common::ethernet::Addresses;
 use mirror_common::flow::{Flow, FlowKey, TcpFlow, ipv4, protocol, state};
 use mirror_common::instance::{Instance, state as health};
 use mirror_common::limits::{REPLICAS, STEERING_BUCKETS};
 use mirror_common::reason::Reason;
 use mirror_common::replica_set::ReplicaSet;
 use mirror_common::tcp::{Replica, TcpSync, flag as replica_flag, option, slot};
+use mirror_common::time;
 use mirror_common::vni::{Vni, VniKey, flag};
 use nix::net::if_::if_nametoindex;
 use testbed::net::MacAddr;
@@ -166,7 +168,7 @@ impl Rig {
 
     fn established(&self, mirrors: usize) -> TcpFlow {
         let replicas = mirrors + 1;
-        let now_s = (testbed::clock::monotonic_ns() / 1_000_000_000) as u32;
+        let now_s = time::s(testbed::clock::monotonic_ns());
         let flow = Flow {
             packets: 0,
             opened_s: now_s,
@@ -174,8 +176,7 @@ impl Rig {
             set: mirrors as u32,
             ifindex: self.client_link,
             instances: members(replicas),
-            client_mac: MacAddr::local(0, 2).0,
-            host_mac: MacAddr::local(0, 1).0,
+            addresses: Addresses::new(MacAddr::local(0, 2).0, MacAddr::local(0, 1).0),
             replicas: replicas as u8,
             active: 0,
             state: state::ESTABLISHED,
@@ -299,8 +300,7 @@ fn fill(ebpf: &mut Ebpf, topology: &Topology, client_link: u32, links: &[u32]) -
         let entry = Instance {
             state: health::UP,
             ifindex,
-            mac: instance.mac.0,
-            source_mac: MacAddr::local(number as u8, 1).0,
+            addresses: Addresses::new(instance.mac.0, MacAddr::local(number as u8, 1).0),
             deadline_ms: 0,
         };
         instances.set(number, entry, 0)?;
