@@ -34,6 +34,9 @@ pub mod cause {
     pub const SUSPECTED: u8 = 6;
     /// The active replica closed, and no mirror did within a retransmission time.
     pub const CLOSED_ALONE: u8 = 7;
+    /// The active replica has left the SYN unanswered for too long: a full listen queue, a lost packet, what is
+    /// left of the port's last use. Nothing that speaks against its service.
+    pub const UNANSWERED: u8 = 8;
 }
 
 /// One event.

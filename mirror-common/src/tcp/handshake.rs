@@ -167,7 +167,13 @@ fn gate(
         };
     }
     if !flow.is_warm(flow.flow.active, conditions) {
-        roles::activate(flow, from, cause::REFUSED, notes);
+        let active = flow.replica(flow.flow.active);
+        let why = if active.state == slot::PENDING {
+            cause::UNANSWERED
+        } else {
+            cause::REFUSED
+        };
+        roles::activate(flow, from, why, notes);
     }
     let active = *flow.replica(flow.flow.active);
     for other in 0..REPLICAS as u8 {

@@ -300,6 +300,7 @@ const fn cause_name(number: u8) -> &'static str {
         cause::RESET => "reset",
         cause::CLOSED_EARLY => "closed_early",
         cause::REFUSED => "refused",
+        cause::UNANSWERED => "unanswered",
         cause::SUSPECTED => "suspected",
         cause::CLOSED_ALONE => "closed_alone",
         _ => "unknown",

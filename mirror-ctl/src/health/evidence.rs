@@ -104,6 +104,7 @@ mod tests {
             );
             assert_eq!(evidence.note(&takeover(8, cause::DEAD, n)), None);
             assert_eq!(evidence.note(&takeover(9, cause::EVACUATED, n)), None);
+            assert_eq!(evidence.note(&takeover(8, cause::UNANSWERED, n)), None);
         }
         assert_eq!(evidence.refused_ns(8), 0);
     }

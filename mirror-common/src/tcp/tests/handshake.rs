@@ -152,7 +152,7 @@ fn after_the_deadline_a_mirror_opens_in_the_place_of_a_silent_primary() {
         net.wait(5);
         let output = net.syn_ack(B);
         check_opened(net, output, B);
-        net.check_takeover(cause::REFUSED, A, B);
+        net.check_takeover(cause::UNANSWERED, A, B);
         // The primary wakes up: a mirror from now on.
         net.complete();
         let output = net.syn_ack(A);
