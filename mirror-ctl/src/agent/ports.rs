@@ -69,7 +69,30 @@ impl Agent {
                 }
             }
         }
+        if let Err(error) = self.check_copies(config, links) {
+            // What serves already must not end; it says so at every start.
+            if occasion != Occasion::Adoption {
+                self.leave_ports(taken);
+                return Err(error);
+            }
+            error!("{error}");
+        }
         Ok(taken)
+    }
+
+    /// Whether every VNI with mirrors has interfaces at which packets can be cloned.
+    pub(super) fn check_copies(
+        &self,
+        config: &Config,
+        links: &[Link],
+    ) -> Result<(), DataplaneError> {
+        let mirrored = config.vnis.iter().filter(|vni| vni.mirrors > 0);
+        for vni in mirrored {
+            for link in links.iter().filter(|l| vni.interfaces.contains(&l.name)) {
+                self.dataplane.check_copies(&vni.name, link)?;
+            }
+        }
+        Ok(())
     }
 
     /// Undoes [`Self::take_ports`].

@@ -46,6 +46,7 @@ impl Agent {
             let peer = self.state.links.get(&link.peer.unwrap_or(0)).cloned();
             self.attach(&link, peer.as_ref(), role, mode)?;
             self.learn_mode();
+            self.check_copies(&self.state.config, std::slice::from_ref(&link))?;
         }
         Ok(())
     }

@@ -8,8 +8,11 @@ use aya_obj::generated::{XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::{Dataplane, DataplaneError, error::PathContext, sys};
-use crate::config::{Mode, Role};
+use super::{Dataplane, DataplaneError, error::PathContext, host, sys};
+use crate::{
+    config::{Mode, Role},
+    netlink::Link,
+};
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +76,18 @@ impl Dataplane {
     /// How an interface's program is attached, if this agent attached or adopted it.
     pub fn mode(&self, ifindex: u32) -> Option<XdpMode> {
         self.modes.get(&ifindex).copied()
+    }
+
+    /// Whether what arrives at an interface can be cloned for a VNI.
+    pub fn check_copies(&self, vni: &str, link: &Link) -> Result<(), DataplaneError> {
+        if self.mode(link.ifindex) != Some(XdpMode::Generic) {
+            return Ok(());
+        }
+        host::check_generic_copies().map_err(|release| DataplaneError::SharedCopies {
+            vni: vni.to_owned(),
+            interface: link.name.clone(),
+            release,
+        })
     }
 
     /// Takes the program off an interface.

@@ -131,6 +131,20 @@ pub enum DataplaneError {
         /// Why.
         source: io::Error,
     },
+    /// Copies of a VNI's packets would share their data.
+    #[error(
+        "vni {vni:?}: interface {interface} has generic XDP, in which Linux {release} cannot clone: it gives \
+         every copy the first one's address (mended in 6.12.97, 6.18.44 and 7.2); boot a newer kernel, use an \
+         interface with native XDP, or set `mirrors = 0`"
+    )]
+    SharedCopies {
+        /// The VNI, which has mirrors.
+        vni: String,
+        /// Its interface.
+        interface: String,
+        /// The kernel's version.
+        release: String,
+    },
     /// A map operation failed.
     #[error("map {map}: {operation}: {}", chain(source))]
     Map {

@@ -26,6 +26,12 @@ use super::{DataplaneError, error::PathContext};
 const KERNEL_MIN: (u32, u32) = (6, 9);
 const KERNEL_FEATURE: &str =
     "a broadcast redirect that survives the removal of its devmap (CVE-2024-36937)";
+/// From which version of a series on the kernel runs a devmap's program on data of the copy's own in
+/// generic mode ("bpf: Run generic devmap egress prog on private skb"). Before, all copies of a
+/// broadcast share one packet (`dev_map_redirect_clone`, kernel/bpf/devmap.c), in which the first
+/// copy's address and numbers are found by the others. 6.12 by the changelog of Debian's kernel, 6.18
+/// by the oldest that was seen to do it; what comes after the last series has it from its beginning.
+const PRIVATE_COPIES: [(u32, u32, u32); 3] = [(6, 12, 97), (6, 18, 44), (7, 2, 0)];
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 const BPFFS: &str = "/sys/fs/bpf";
 
@@ -89,12 +95,41 @@ fn capabilities(status: &str) -> Result<(), DataplaneError> {
     })
 }
 
-fn kernel(release: &str) -> Result<(), DataplaneError> {
+/// Whether copies that are made in generic mode can be told apart, and why not: the release.
+pub(super) fn check_generic_copies() -> Result<(), String> {
+    let release = uname().map(|name| name.release().to_string_lossy().into_owned());
+    let release = release.unwrap_or_default();
+    match has_private_copies(&release) {
+        true => Ok(()),
+        false => Err(release),
+    }
+}
+
+/// Whether a kernel of this release is known to clone rightly in generic mode.
+pub fn has_private_copies(release: &str) -> bool {
+    let (major, minor, patch) = version(release);
+    let last = PRIVATE_COPIES[PRIVATE_COPIES.len() - 1];
+    (major, minor, patch) >= last
+        || PRIVATE_COPIES
+            .iter()
+            .any(|first| (first.0, first.1) == (major, minor) && patch >= first.2)
+}
+
+/// The numbers that a release begins with.
+fn version(release: &str) -> (u32, u32, u32) {
     let mut numbers = release
+        .split(['-', '+', '_', '~'])
+        .next()
+        .unwrap_or_default()
         .split(|c: char| !c.is_ascii_digit())
         .map(|number| number.parse::<u32>().unwrap_or(0));
-    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if found >= KERNEL_MIN {
+    let mut next = || numbers.next().unwrap_or(0);
+    (next(), next(), next())
+}
+
+fn kernel(release: &str) -> Result<(), DataplaneError> {
+    let (major, minor, _) = version(release);
+    if (major, minor) >= KERNEL_MIN {
         return Ok(());
     }
     Err(DataplaneError::Kernel {
@@ -260,6 +295,31 @@ mod tests {
             "Linux 6.1.0-13-amd64 is too old: 6.9 or later is needed, which brought a broadcast \
              redirect that survives the removal of its devmap (CVE-2024-36937); boot a newer kernel"
         );
+    }
+
+    #[test]
+    fn kernels_whose_generic_copies_share_a_packet() {
+        for release in [
+            "6.12.97",
+            "6.12.117+deb13-cloud-amd64",
+            "6.18.44-fc-v595",
+            "7.2.0",
+            "7.3.4+deb13-amd64",
+            "8.0",
+        ] {
+            assert!(has_private_copies(release), "{release}");
+        }
+        // What a distribution has mended its version does not tell.
+        for release in [
+            "6.12.43+deb12-cloud-amd64",
+            "6.12.0-124.el10",
+            "6.18.15+deb13-cloud-amd64",
+            "6.14.0-37-generic",
+            "6.19.14",
+            "",
+        ] {
+            assert!(!has_private_copies(release), "{release}");
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub use debug::ProgramLog;
 pub use error::{DataplaneError, chain, with_sudo};
 pub use events::Events;
 pub use flows::{Entry, FlowTable};
+pub use host::has_private_copies;
 pub use inject::Injector;
 pub use maps::{Maps, address_from, address_to};
 pub use publish::PublishedSet;

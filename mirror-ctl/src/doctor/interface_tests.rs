@@ -14,6 +14,28 @@ use crate::{
 };
 
 #[test]
+fn generic_copies_that_share_a_packet() {
+    let advice =
+        "boot 6.12.97, 6.18.44, 7.2 or later, use an interface with native XDP, or set mirrors = 0";
+    let generic = |facts: &mut Facts, release: &str| {
+        facts.release = release.to_owned();
+        facts.ports[0].mode = Mode::Generic;
+    };
+    check(
+        |facts| generic(facts, "6.18.15"),
+        &[(Error, "xdp", "c0", advice)],
+    );
+    check(|facts| generic(facts, "6.18.44"), &[]);
+    check(
+        |facts| {
+            generic(facts, "6.18.15");
+            facts.ports[0].mirrored = false;
+        },
+        &[],
+    );
+}
+
+#[test]
 fn xdp_on_an_interface() {
     let foreign = "end what attached it (`bpftool link show`), or `ip link set dev ia xdp off`";
     let program = |mode| {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     config::{Mode, Role},
-    dataplane::{XdpMode, ethtool::Offload, survey::CLONE_FRAME_MAX},
+    dataplane::{XdpMode, ethtool::Offload, has_private_copies, survey::CLONE_FRAME_MAX},
 };
 
 const ETHERNET_HEADER: u32 = 14;
@@ -24,6 +24,7 @@ pub(super) fn judge(facts: &Facts, port: &Port) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.push(up(link));
     findings.push(program(facts, port, link));
+    findings.extend(copies(facts, port, link));
     findings.extend(redirect(port, link));
     findings.extend(checksum(link));
     findings.extend(mtu(facts, port, link));
@@ -88,6 +89,25 @@ fn native_advice(port: &Port, link: &Link) -> String {
             .to_owned(),
         false => format!("mode = \"generic\" for {} silences this", port.name),
     }
+}
+
+/// Whether what arrives there generically can be cloned.
+fn copies(facts: &Facts, port: &Port, link: &Link) -> Option<Finding> {
+    let generic = match (&link.program, port.mode) {
+        (Some(program), Mode::Auto) => program.mode == XdpMode::Generic,
+        (None, Mode::Auto) => link.features.is_some_and(|features| !features.native),
+        (_, mode) => mode == Mode::Generic,
+    };
+    let is_cloned = port.role == Role::VniInterface && port.mirrored && generic;
+    (is_cloned && !has_private_copies(&facts.release)).then(|| {
+        let what = format!(
+            "its VNI has mirrors, and Linux {} cannot clone in generic mode",
+            facts.release
+        );
+        Finding::new(Error, "xdp", what).advise(
+            "boot 6.12.97, 6.18.44, 7.2 or later, use an interface with native XDP, or set mirrors = 0",
+        )
+    })
 }
 
 /// Whether what is redirected to it arrives.
