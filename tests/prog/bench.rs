@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use aya::programs::{ProgramError, ProgramInfo, TestRun, TestRunAttrs, TestRunOptions, Xdp};
@@ -127,7 +128,15 @@ impl Bench {
         for name in ["vni_ingress", "instance_return", "clone"] {
             let program = ebpf.program_mut(name).with_context(|| name.to_owned())?;
             let program: &mut Xdp = program.try_into()?;
+            let start = Instant::now();
             program.load().map_err(|error| describe(name, error))?;
+            let verified = program.info()?.verified_instruction_count();
+            // `cargo xtask kernels` reads it.
+            println!(
+                "loaded {name}: {} instructions verified in {} ms",
+                verified.unwrap_or(0),
+                start.elapsed().as_millis()
+            );
         }
         let tables = network
             .host

@@ -21,7 +21,8 @@ use crate::topology::config::Config;
 /// Names the binary that is tested.
 pub const BINARY_VARIABLE: &str = "MIRROR_CTL";
 const BINARY: &str = "mirror-ctl";
-const READY_LIMIT: Duration = Duration::from_secs(20);
+/// Programs are verified in it, which takes an emulated machine half a minute.
+const READY_LIMIT: Duration = Duration::from_secs(120);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// `instances --json`

@@ -9,6 +9,7 @@ mod command;
 mod demo;
 mod dist;
 mod host;
+mod kernels;
 mod lint;
 mod progress;
 mod project;
@@ -52,6 +53,7 @@ enum Verb {
     Sim(sim::Args),
     Bench(bench::Args),
     Dist(dist::Args),
+    Kernels(kernels::Args),
     Load(host::LoadArgs),
     Unload(host::UnloadArgs),
     Status(host::StatusArgs),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Verb::Sim(args) => sim::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Dist(args) => dist::run(&args),
+        Verb::Kernels(args) => kernels::run(&args),
         Verb::Load(args) => host::load(&args),
         Verb::Unload(args) => host::unload(&args),
         Verb::Status(args) => host::status(&args),

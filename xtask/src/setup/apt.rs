@@ -66,6 +66,12 @@ impl Apt {
         Ok(sources::parse_madison(&text))
     }
 
+    /// The names in the lists that begin so.
+    pub(super) fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        let text = command::output(self.run("apt-cache").args(["pkgnames", prefix]))?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
     /// Fetches a package, checked against the signed lists.
     pub(super) fn download(
         &self,

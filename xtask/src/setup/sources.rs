@@ -10,6 +10,12 @@ use crate::Precondition;
 const DEBIAN_MIRROR: &str = "http://deb.debian.org/debian";
 /// Debian's suites that follow rustc's releases, the one with the smallest list first.
 const DEBIAN_SUITES: [&[&str]; 2] = [&["trixie-backports"], &["forky", "sid"]];
+const KERNEL_SUITES: [&str; 4] = [
+    "bookworm",
+    "bookworm-backports",
+    "trixie",
+    "trixie-backports",
+];
 const KEYRINGS: &str = "/usr/share/keyrings";
 
 /// The families whose packages we can use.
@@ -171,6 +177,24 @@ pub(super) fn stages(distribution: Distribution, configured: &[Source]) -> Vec<S
     let at = if is_debian { mirrors.len() } else { 0 };
     stages.splice(at..at, own);
     stages
+}
+
+/// Debian's suites that have kernels, old to new.
+pub(super) fn kernel_stage(configured: &[Source]) -> Stage {
+    let mirror = configured
+        .iter()
+        .find(|source| source.uri.ends_with("/debian"))
+        .map_or(DEBIAN_MIRROR, |source| &source.uri);
+    let source = |suite: &&str| Source {
+        uri: mirror.to_owned(),
+        suite: (*suite).to_owned(),
+        component: "main".to_owned(),
+    };
+    Stage {
+        what: format!("{mirror} {}", KERNEL_SUITES.join(" ")),
+        signed_by: Distribution::Debian,
+        sources: KERNEL_SUITES.iter().map(source).collect(),
+    }
 }
 
 /// The suites that the system itself uses.
