@@ -170,8 +170,10 @@ async fn run(mut sources: Vec<Source>, mut services: Vec<Service>, board: Board,
             let of_it = heard
                 .entry(name.clone())
                 .or_insert_with(|| Some(Reading::default()));
-            if let (Some(reading), Some(passive)) = (of_it, passive) {
-                reading.fill_from(&passive);
+            if let (Some(reading), Some(mut passive)) = (of_it, passive) {
+                // What the dataplane counts comes first: it sees both directions.
+                passive.fill_from(reading);
+                *reading = passive;
             }
         }
         before = noticed;

@@ -1,8 +1,12 @@
-//! What a container on this host uses: the files of its cgroup, PSI among them, or those of one controller where
-//! cgroups are of version 1. Read as they are; a file that is not there is a quantity that is missing
-//! (`Documentation/admin-guide/cgroup-v2.rst`, `cgroup-v1/memory.rst`, `Documentation/accounting/psi.rst`).
+//! What a container on this host uses: the files of its cgroup, PSI among them, one folder a controller where cgroups are
+//! of version 1; and the TCP counters of its network, if that is its own. Read as they are; a file that is not there is a
+//! quantity that is missing (`Documentation/admin-guide/cgroup-v2.rst`, `cgroup-v1/memory.rst`,
+//! `Documentation/accounting/psi.rst`).
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::Usage;
 
@@ -11,14 +15,50 @@ const FILE_BYTES_MAX: usize = 16_384;
 /// What a limit in version 1 is above when there is none: a page less than the greatest number.
 const NO_LIMIT_BYTES: f64 = 9e18;
 
-/// Reads a cgroup's folder. A cgroup without a process says nothing of an instance.
+/// Reads a cgroup's folders. A cgroup without a process says nothing of an instance.
 #[must_use]
-pub fn read(folder: &Path) -> Usage {
-    let file = |name: &str| {
-        let text = fs::read_to_string(folder.join(name)).ok()?;
-        (text.len() <= FILE_BYTES_MAX).then_some(text)
+pub fn read(folders: &[PathBuf]) -> Usage {
+    let file = |name: &str| folders.iter().find_map(|folder| text(&folder.join(name)));
+    let usage = parse(&file);
+    match usage == Usage::default() {
+        true => usage,
+        false => with_network(usage, &file),
+    }
+}
+
+fn text(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    (text.len() <= FILE_BYTES_MAX).then_some(text)
+}
+
+/// Adds what the network of the cgroup's first process counts. One that is the host's counts for others, too.
+fn with_network(usage: Usage, file: &dyn Fn(&str) -> Option<String>) -> Usage {
+    let counted = || {
+        let processes = file("cgroup.procs")?;
+        let process = Path::new("/proc").join(processes.lines().next()?);
+        let own = fs::read_link(process.join("ns/net")).ok()?;
+        let is_hosts = own == fs::read_link("/proc/self/ns/net").ok()?;
+        if is_hosts {
+            return None;
+        }
+        let [snmp, netstat] = ["net/snmp", "net/netstat"].map(|name| text(&process.join(name)));
+        let (snmp, netstat) = (snmp?, netstat?);
+        Some(Usage {
+            listen_overflows: counter(&netstat, "TcpExt:", "ListenOverflows"),
+            segments_sent: counter(&snmp, "Tcp:", "OutSegs"),
+            segments_repeated: counter(&snmp, "Tcp:", "RetransSegs"),
+            ..usage
+        })
     };
-    parse(&file)
+    counted().unwrap_or(usage)
+}
+
+/// A counter of `/proc/net`: a line of names is followed by one of numbers, both beginning with their group's name.
+fn counter(text: &str, group: &str, name: &str) -> Option<f64> {
+    let mut lines = text.lines().filter(|line| line.starts_with(group));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let place = names.split_whitespace().position(|other| other == name)?;
+    numbers.split_whitespace().nth(place)?.parse().ok()
 }
 
 fn parse(file: &dyn Fn(&str) -> Option<String>) -> Usage {
@@ -28,11 +68,18 @@ fn parse(file: &dyn Fn(&str) -> Option<String>) -> Usage {
     let number = |name: &str| file(name)?.trim().parse::<f64>().ok();
     let waited = |name: &str| Some(field(&some_line(&file(name)?)?, "total=")? / 1e6);
     let used_ns = || Some(number("cpuacct.usage")? / 1e9);
+    // Without a quota it is -1.
+    let quota_v1 = || {
+        let quota = number("cpu.cfs_quota_us").filter(|quota| *quota > 0.0)?;
+        Some(quota / number("cpu.cfs_period_us")?)
+    };
     Usage {
         cpu_busy_s: file("cpu.stat")
             .and_then(|text| Some(field(&text, "usage_usec ")? / 1e6))
             .or_else(used_ns),
-        cpus: file("cpu.max").and_then(|text| quota(&text)),
+        cpus: file("cpu.max")
+            .and_then(|text| quota(&text))
+            .or_else(quota_v1),
         memory_share: memory_share(file),
         waited_cpu_s: waited("cpu.pressure"),
         waited_memory_s: waited("memory.pressure"),
@@ -167,7 +214,44 @@ mod tests {
 
     #[test]
     fn no_folder_is_nothing() {
-        assert_eq!(read(Path::new("/nowhere/at/all")), Usage::default());
+        assert_eq!(read(&["/nowhere/at/all".into()]), Usage::default());
+    }
+
+    #[test]
+    fn processors_by_controllers_of_version_1() {
+        let file = |name: &str| {
+            let text = match name {
+                "cpuacct.usage" => "2500000000\n",
+                "cpu.stat" => "nr_periods 9\nnr_throttled 1\n",
+                "cpu.cfs_quota_us" => "20000\n",
+                "cpu.cfs_period_us" => "100000\n",
+                _ => return None,
+            };
+            Some(text.to_owned())
+        };
+        let usage = parse(&file);
+        assert_eq!((usage.cpu_busy_s, usage.cpus), (Some(2.5), Some(0.2)));
+    }
+
+    #[test]
+    fn counters_by_name() {
+        let snmp =
+            "Ip: Forwarding OutSegs\nIp: 1 7\nTcp: ActiveOpens OutSegs RetransSegs\nTcp: 5 600 3\n";
+        assert_eq!(counter(snmp, "Tcp:", "OutSegs"), Some(600.0));
+        assert_eq!(counter(snmp, "Tcp:", "RetransSegs"), Some(3.0));
+        assert_eq!(counter(snmp, "Tcp:", "Missing"), None);
+        assert_eq!(counter("Tcp: OutSegs\n", "Tcp:", "OutSegs"), None);
+    }
+
+    #[test]
+    fn a_process_in_the_hosts_network_adds_no_counters() {
+        let own = std::process::id().to_string();
+        let file = |name: &str| (name == "cgroup.procs").then(|| own.clone());
+        let usage = Usage {
+            cpus: Some(1.0),
+            ..Usage::default()
+        };
+        assert_eq!(with_network(usage, &file), usage);
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub fn parse(text: &str) -> Usage {
             "node_pressure_io_waiting_seconds_total" => usage.waited_io_s = Some(value),
             "node_procs_running" => usage.runnable = Some(value),
             "node_netstat_TcpExt_ListenOverflows" => usage.listen_overflows = Some(value),
+            "node_netstat_Tcp_OutSegs" => usage.segments_sent = Some(value),
+            "node_netstat_Tcp_RetransSegs" => usage.segments_repeated = Some(value),
             "node_disk_read_time_seconds_total" | "node_disk_write_time_seconds_total" => {
                 add(&mut usage.disk_time_s);
             }

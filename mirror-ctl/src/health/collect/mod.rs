@@ -32,6 +32,10 @@ pub struct Usage {
     pub runnable: Option<f64>,
     /// Connections refused by a full listen queue.
     pub listen_overflows: Option<f64>,
+    /// TCP segments sent.
+    pub segments_sent: Option<f64>,
+    /// TCP segments sent again.
+    pub segments_repeated: Option<f64>,
     /// Time that disk requests took, all together.
     pub disk_time_s: Option<f64>,
     /// Disk requests done.
@@ -80,6 +84,10 @@ impl Usage {
         }
         let overflows = grown(|u| u.listen_overflows);
         set(Signal::ListenOverflows, overflows.map(|n| n / span_s));
+        // What is sent again is not among what is sent (`OutSegs`, RFC 4022).
+        let repeated = grown(|u| u.segments_repeated);
+        let sent = grown(|u| u.segments_sent).zip(repeated).map(|(a, b)| a + b);
+        set(Signal::Retransmissions, share(repeated, sent));
         let waits = grown(|u| u.disk_time_s).zip(grown(|u| u.disk_requests));
         // A disk that did nothing made nobody wait.
         let wait_ms = waits.map(|(time, n)| if n > 0.0 { time / n * 1_000.0 } else { 0.0 });
@@ -103,6 +111,8 @@ mod tests {
         waited_io_s: Some(2.0),
         runnable: Some(3.0),
         listen_overflows: Some(7.0),
+        segments_sent: Some(1_000.0),
+        segments_repeated: Some(10.0),
         disk_time_s: Some(5.0),
         disk_requests: Some(100.0),
     };
@@ -114,6 +124,8 @@ mod tests {
             cpu_all_s: Some(104.0),
             waited_cpu_s: Some(3.5),
             listen_overflows: Some(17.0),
+            segments_sent: Some(1_300.0),
+            segments_repeated: Some(110.0),
             disk_time_s: Some(5.2),
             disk_requests: Some(150.0),
             ..BEFORE
@@ -128,6 +140,7 @@ mod tests {
             (Signal::PressureIo, Some(0.0)),
             (Signal::RunQueue, Some(1.5)),
             (Signal::ListenOverflows, Some(5.0)),
+            (Signal::Retransmissions, Some(0.25)),
         ] {
             assert_eq!(reading.get(signal), expected, "{}", signal.name());
         }

@@ -13,8 +13,8 @@ use crate::health::predict::signal::Reading;
 pub enum Place {
     /// A Prometheus node exporter.
     Exporter(SocketAddr, Uri),
-    /// A cgroup of this host.
-    Cgroup(PathBuf),
+    /// A cgroup of this host: its folders, several where each controller has its own.
+    Cgroup(Vec<PathBuf>),
 }
 
 impl FromStr for Place {
@@ -22,7 +22,11 @@ impl FromStr for Place {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.starts_with('/') {
-            return Ok(Self::Cgroup(text.into()));
+            let folders: Vec<PathBuf> = text.split(':').map(PathBuf::from).collect();
+            return match folders.iter().all(|folder| folder.is_absolute()) {
+                true => Ok(Self::Cgroup(folders)),
+                false => Err(format!("{text:?} is not /FOLDER or /FOLDER:/FOLDER")),
+            };
         }
         let Some(rest) = text.strip_prefix("http://") else {
             return Err(format!(
@@ -48,7 +52,13 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exporter(address, path) => write!(f, "http://{address}{path}"),
-            Self::Cgroup(folder) => write!(f, "{}", folder.display()),
+            Self::Cgroup(folders) => {
+                let shown: Vec<_> = folders
+                    .iter()
+                    .map(|folder| folder.display().to_string())
+                    .collect();
+                f.write_str(&shown.join(":"))
+            }
         }
     }
 }
@@ -86,7 +96,7 @@ impl Source {
                 .await
                 .ok()
                 .map(|text| exporter::parse(&text)),
-            Place::Cgroup(folder) => Some(cgroup::read(folder)),
+            Place::Cgroup(folders) => Some(cgroup::read(folders)),
         };
         // What says nothing of use is no answer, however politely it was given.
         let usage = usage.filter(|usage| *usage != Usage::default());
@@ -107,6 +117,7 @@ mod tests {
             ("http://10.0.0.1:9100", "http://10.0.0.1:9100/metrics"),
             ("http://[2001:db8::1]:9100/m", "http://[2001:db8::1]:9100/m"),
             ("/sys/fs/cgroup/a", "/sys/fs/cgroup/a"),
+            ("/cpu/a:/memory/a", "/cpu/a:/memory/a"),
         ] {
             assert_eq!(text.parse::<Place>().unwrap().to_string(), shown);
         }
@@ -116,6 +127,7 @@ mod tests {
             "http://host:9100/metrics",
             "http://10.0.0.1",
             "ftp://x",
+            "/cpu/a:memory/a",
         ] {
             assert!(wrong.parse::<Place>().is_err(), "{wrong}");
         }
