@@ -15,9 +15,9 @@ pub const PORTS: u32 = 1024;
 /// Buckets of a steering table; prime, as Maglev asks.
 pub const STEERING_BUCKETS: u32 = 16_381;
 /// Established TCP flows of VNIs without mirrors.
-pub const FLOWS: u32 = 262_144;
+pub const FLOWS: u32 = 1_048_576;
 /// Established mirrored TCP flows.
-pub const MIRRORED_FLOWS: u32 = 262_144;
+pub const MIRRORED_FLOWS: u32 = 1_048_576;
 /// TCP flows whose handshake is not complete; least recently used go first.
 pub const HALF_OPEN: u32 = 65_536;
 /// UDP and ICMP echo flows; least recently used go first.

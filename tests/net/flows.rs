@@ -10,6 +10,7 @@ use testbed::clock::wait_until;
 use testbed::scenario::most_active;
 use testbed::topology::Family;
 use testbed::traffic::program::service;
+use testbed::{full, memory};
 
 use crate::support::{LIMIT, Site, check_whole, wait_replies};
 
@@ -155,4 +156,39 @@ fn without_an_instance_a_client_is_refused_at_once() {
 fn a_flow_without_a_mirror_is_left_when_so_set() {
     let (reset, lost) = lose("leave");
     assert_eq!((reset, lost > 0), (0, true));
+}
+
+/// Of a table that does not fit into the memory that an answer may take.
+#[test]
+fn all_flows_of_a_full_table_are_told_in_little_memory() {
+    const FLOWS: u32 = 200_000;
+    const GROWTH_MAX: u64 = 16 << 20;
+    let site = Site::new(2);
+    let agent = site.agent(&site.topology.config());
+    let mut client = site.client(Family::V4, 20);
+    agent.wait_warm(20, LIMIT).unwrap();
+    let flows = full::fill(&site.topology.pin_dir(), FLOWS).unwrap();
+    let pid = agent.status().unwrap().pid;
+    let before = memory::begin(pid).unwrap();
+    let text = agent.text(&["flows", "--json"]).unwrap();
+    let growth = memory::peak(pid).unwrap().saturating_sub(before);
+    assert!(text.len() as u64 > 2 * GROWTH_MAX, "{} bytes", text.len());
+    assert!(growth < GROWTH_MAX, "{growth} bytes");
+    let told: Vec<Flow> = serde_json::from_str(&text).unwrap();
+    let clients: std::collections::HashSet<_> = told.iter().map(|flow| &flow.client).collect();
+    assert_eq!(clients.len(), told.len(), "some are told twice");
+    assert_eq!(told.len(), flows);
+    // None of them is without a warm mirror, and one is found among them.
+    assert_eq!(
+        agent.json::<Vec<Flow>>(&["flows", "--cold"]).unwrap().len(),
+        0
+    );
+    let one: Vec<Flow> = agent
+        .json(&["flows", "--client", "100.64.0.7", "--vni", "web"])
+        .unwrap();
+    assert_eq!(one.len(), 1);
+    let few = agent.text(&["flows", "--limit", "3"]).unwrap();
+    assert_eq!(few.lines().count(), 4, "{few}");
+    wait_replies(&mut client, 200);
+    check_whole(&client.finish().unwrap(), 20);
 }

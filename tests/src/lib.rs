@@ -7,6 +7,8 @@ pub mod agent;
 pub mod cgroup;
 pub mod cleanup;
 pub mod clock;
+pub mod full;
+pub mod memory;
 pub mod net;
 pub mod netns;
 pub mod process;

@@ -37,7 +37,7 @@ pub(crate) struct Args {
 }
 
 /// The benches that know no peer.
-const WITHOUT_PEERS: [&str; 2] = ["steering", "scale"];
+const WITHOUT_PEERS: [&str; 3] = ["steering", "scale", "operate"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     if !args.list {

@@ -23,7 +23,7 @@ use super::{
     sse::{Message, Parser},
 };
 
-pub use super::handlers::{by_name, collect};
+pub use super::handlers::by_name;
 
 /// An agent that takes longer to begin an answer is stuck.
 const ANSWER_MAX: Duration = Duration::from_secs(30);

@@ -1,6 +1,6 @@
 //! One function a path.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json,
@@ -8,22 +8,14 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use mirror_common::{LAYOUT_VERSION, reason::Reason, time};
+use mirror_common::{LAYOUT_VERSION, reason::Reason};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Shared, stream::Kinds};
-use crate::{
-    agent::{
-        log::LogEntry,
-        view::{HealthRow, InstanceRow, MirrorRow, StatusRow, VniRow},
-    },
-    clock,
-    connections::{
-        FlowFilter, FlowRow, Names,
-        row::{ClientFilter, row},
-    },
-    dataplane::Maps,
+use crate::agent::{
+    log::LogEntry,
+    view::{HealthRow, InstanceRow, MirrorRow, StatusRow, VniRow},
 };
 
 /// An answer that is not what was asked for.
@@ -150,67 +142,12 @@ pub(super) async fn mirrors(State(shared): State<Shared>) -> Json<Vec<MirrorRow>
     Json(shared.views.borrow().mirrors.clone())
 }
 
-/// The flows: client, active instance, mirrors and whether they could take over.
-#[utoipa::path(
-    get,
-    path = "/v1/flows",
-    params(FlowFilter),
-    responses(
-        (status = 200, description = "Flows", body = Vec<FlowRow>),
-        (status = "default", description = "Refused or failed", body = Problem)
-    )
-)]
-pub(super) async fn flows(
-    State(shared): State<Shared>,
-    Query(filter): Query<FlowFilter>,
-) -> Result<Json<Vec<FlowRow>>, Failed> {
-    let client = filter.client.as_deref().map(ClientFilter::parse);
-    let client = client
-        .transpose()
-        .map_err(|reason| Failed(StatusCode::BAD_REQUEST, reason))?;
-    let view = Arc::clone(&shared.views.borrow());
-    let maps = Arc::clone(&shared.maps);
-    // A million flows take a while: not on a thread that others wait for.
-    let rows = tokio::task::spawn_blocking(move || collect(&maps, &view.names, &filter, client));
-    let rows = rows.await.map_err(internal)?;
-    rows.map(Json).map_err(internal)
-}
-
 /// Counters by the names of their reasons, those that are not zero.
 pub fn by_name(counters: &[(Reason, u64)]) -> BTreeMap<String, u64> {
     let counted = counters.iter().filter(|(_, count)| *count > 0);
     counted
         .map(|(reason, count)| (reason.name().to_owned(), *count))
         .collect()
-}
-
-/// The flows that a filter wants.
-pub fn collect(
-    maps: &Maps,
-    names: &Names,
-    filter: &FlowFilter,
-    client: Option<ClientFilter>,
-) -> Result<Vec<FlowRow>, crate::dataplane::DataplaneError> {
-    let limit = filter.limit.unwrap_or(usize::MAX);
-    let now_s = time::s(clock::now_ns());
-    let mut rows = Vec::new();
-    maps.walk_flows(
-        |entry| {
-            if filter.admits(client, entry.key) {
-                let row = row(&entry, names, now_s);
-                if filter.wants(&row) {
-                    rows.push(row);
-                }
-            }
-            match rows.len() >= limit {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        },
-        || ControlFlow::Continue(()),
-    )?;
-    rows.truncate(limit);
-    Ok(rows)
 }
 
 #[derive(Deserialize, IntoParams)]

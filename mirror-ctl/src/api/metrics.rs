@@ -63,6 +63,7 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> Result<Response, Fa
         view: &view,
         counters: &counters,
         vitals: &vitals,
+        capacities: shared.maps.capacities().map_err(internal)?,
         started_s: shared.started_s,
     });
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())

@@ -2,6 +2,7 @@
 //! loop; orders are events to it.
 
 pub mod client;
+mod flows;
 mod handlers;
 mod listen;
 pub mod metrics;

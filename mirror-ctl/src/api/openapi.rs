@@ -3,7 +3,7 @@
 use utoipa::openapi::{Info, OpenApi, Server};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Shared, handlers, metrics, orders, stream};
+use super::{Shared, flows, handlers, metrics, orders, stream};
 
 /// The version in the paths. Within it, fields and paths are added, never renamed or removed.
 pub const VERSION: &str = "1.0.0";
@@ -17,7 +17,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(orders::order))
         .routes(routes!(handlers::vnis))
         .routes(routes!(handlers::mirrors))
-        .routes(routes!(handlers::flows))
+        .routes(routes!(flows::flows))
         .routes(routes!(handlers::events))
         .routes(routes!(stream::events))
         .routes(routes!(handlers::config, orders::apply))

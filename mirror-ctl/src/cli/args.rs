@@ -5,7 +5,9 @@ use std::{ffi::OsString, path::PathBuf, str::FromStr};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::{DEFAULT_PIN_DIR, DEFAULT_SOCKET, agent::log::KINDS, connections::row::ClientFilter};
+use crate::{
+    DEFAULT_PIN_DIR, DEFAULT_SOCKET, agent::log::KINDS, connections::filter::ClientFilter,
+};
 
 const AFTER_HELP: &str = "\
 Examples:

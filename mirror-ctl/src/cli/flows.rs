@@ -1,7 +1,8 @@
 //! `flows`: once, or again and again with `--watch`.
 
 use std::{
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write as _},
+    path::Path,
     time::Duration,
 };
 
@@ -11,12 +12,12 @@ use tokio::time::interval;
 
 use super::{
     args::Flows,
-    ask::{Asker, print, print_json_line, small_runtime},
+    ask::{Asker, print, small_runtime},
     look::Look,
     table,
 };
 use crate::{
-    api::client::{escape, request},
+    api::client::{escape, pieces, request},
     connections::FlowRow,
 };
 
@@ -28,20 +29,22 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 pub(super) fn flows(asker: &Asker<'_>, filter: &Flows) -> Result<()> {
     let path = path(filter, asker.json);
     let Some(watch_s) = filter.watch else {
-        return asker.show(&path, |rows: &Vec<FlowRow>, look| {
-            listing(rows, filter, look)
-        });
+        if asker.json {
+            return small_runtime()?.block_on(pass_on(asker.socket, &path, false));
+        }
+        let rows: Vec<FlowRow> = asker.ask(Method::GET, &path)?;
+        return print(&listing(&rows, filter, Look::of_stdout()));
     };
     small_runtime()?.block_on(async {
         let mut ticks = interval(Duration::from_secs_f64(watch_s));
         let terminal = io::stdout().is_terminal();
         loop {
             ticks.tick().await;
-            let rows: Vec<FlowRow> = request(asker.socket, Method::GET, &path).await?;
             if asker.json {
-                print_json_line(&rows)?;
+                pass_on(asker.socket, &path, true).await?;
                 continue;
             }
+            let rows: Vec<FlowRow> = request(asker.socket, Method::GET, &path).await?;
             let text = listing(&rows, filter, Look::of_stdout());
             match terminal {
                 true => print(&format!("{CLEAR}{text}"))?,
@@ -50,6 +53,27 @@ pub(super) fn flows(asker: &Asker<'_>, filter: &Flows) -> Result<()> {
             }
         }
     })
+}
+
+/// Prints an answer piece by piece: a million flows need not fit into memory. `one_line`: without the ends of lines
+/// that are in it, which are between its flows only.
+async fn pass_on(socket: &Path, path: &str, one_line: bool) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    pieces(socket, path, |piece| -> Result<()> {
+        match one_line {
+            false => stdout.write_all(piece)?,
+            true => {
+                let mut lines = piece.split(|byte| *byte == b'\n');
+                lines.try_for_each(|line| stdout.write_all(line))?;
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    if one_line {
+        stdout.write_all(b"\n")?;
+    }
+    Ok(stdout.flush()?)
 }
 
 fn listing(rows: &[FlowRow], filter: &Flows, look: Look) -> String {

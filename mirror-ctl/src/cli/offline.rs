@@ -1,14 +1,14 @@
 //! What can be said of a dataplane that no agent looks after: read from its pinned maps.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use mirror_common::instance::state;
 
 use crate::{
     agent::view::{InterfaceRow, StatusRow},
     api::client::by_name,
-    connections::FlowFilter,
-    dataplane::{self, DataplaneError},
+    connections::row::protocol_name,
+    dataplane::{self, DataplaneError, FlowTable},
     netlink::{Link, Netlink, Targets},
 };
 
@@ -19,10 +19,16 @@ pub(super) async fn status(pin_dir: &Path) -> Result<StatusRow, DataplaneError> 
         Ok((netlink, _changes)) => netlink.links().await.unwrap_or_default(),
         Err(_) => Vec::new(),
     };
-    let mut flows = std::collections::HashMap::new();
-    let names = Default::default();
-    for row in crate::api::client::collect(&maps, &names, &FlowFilter::default(), None)? {
-        *flows.entry(row.protocol).or_default() += 1;
+    let mut protocols = HashMap::<u8, u64>::new();
+    for table in FlowTable::ALL {
+        maps.walk_table(table, |entry| {
+            *protocols.entry(entry.key.protocol).or_default() += 1;
+        })?;
+    }
+    // ICMP has two numbers and one name.
+    let mut flows = HashMap::new();
+    for (protocol, count) in protocols {
+        *flows.entry(protocol_name(protocol)).or_default() += count;
     }
     Ok(StatusRow {
         adopted: true,

@@ -3,6 +3,7 @@
 
 pub mod census;
 pub mod expiry;
+pub mod filter;
 pub mod prompt;
 pub mod replay;
 pub mod rescue;
@@ -10,6 +11,7 @@ pub mod row;
 pub mod sweep;
 
 pub use census::Census;
+pub use filter::{FlowFilter, Wanted};
 pub use rescue::Rescuer;
-pub use row::{FlowFilter, FlowRow, Names, ReplicaRow};
+pub use row::{FlowRow, Names, ReplicaRow};
 pub use sweep::{Sweep, Sweeper};

@@ -6,13 +6,13 @@ use std::{
 };
 
 use mirror_common::{
-    flow::{Flow, FlowKey, protocol, state},
+    flow::{Flow, protocol, state},
     reason::Cold,
     tcp::{TcpSync, slot},
     time,
 };
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::dataplane::{Entry, FlowTable, address_from};
 
@@ -40,7 +40,7 @@ impl Names {
         known.cloned().unwrap_or_else(|| format!("#{number}"))
     }
 
-    fn is_dead(&self, number: u16) -> bool {
+    pub(super) fn is_dead(&self, number: u16) -> bool {
         self.instances.get(&number).is_none_or(|(_, dead)| *dead)
     }
 }
@@ -87,73 +87,6 @@ pub struct ReplicaRow {
     pub reason: Option<String>,
     /// How far it is behind.
     pub lag_bytes: u32,
-}
-
-/// Which flows are wanted.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct FlowFilter {
-    /// The client's address, with or without a port.
-    pub client: Option<String>,
-    /// An instance in any role.
-    pub instance: Option<String>,
-    /// The VNI.
-    pub vni: Option<String>,
-    /// Only flows with a replica that is not warm, or without a mirror.
-    #[serde(default)]
-    pub cold: bool,
-    /// How many at most.
-    pub limit: Option<usize>,
-}
-
-/// A client as it is filtered for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientFilter {
-    /// Any port.
-    Address(IpAddr),
-    /// One port.
-    Socket(SocketAddr),
-}
-
-impl ClientFilter {
-    /// Reads `A`, `A:P` or `[A]:P`.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let bare = text.trim_start_matches('[').trim_end_matches(']');
-        if let Ok(address) = bare.parse::<IpAddr>() {
-            return Ok(Self::Address(address.to_canonical()));
-        }
-        text.parse::<SocketAddr>()
-            .map(Self::Socket)
-            .map_err(|_| format!("{text:?} is not an address, nor one with a port"))
-    }
-
-    fn admits(self, client: SocketAddr) -> bool {
-        match self {
-            Self::Address(address) => client.ip() == address,
-            Self::Socket(socket) => client == socket,
-        }
-    }
-}
-
-impl FlowFilter {
-    /// Whether the flow can be wanted, before its row is made.
-    pub fn admits(&self, client: Option<ClientFilter>, key: &FlowKey) -> bool {
-        let socket = SocketAddr::new(address_from(&key.client), key.client_port);
-        client.is_none_or(|client| client.admits(socket))
-    }
-
-    /// Whether the row is wanted.
-    pub fn wants(&self, row: &FlowRow) -> bool {
-        let vni = self.vni.as_ref().is_none_or(|vni| *vni == row.vni);
-        let instance = self
-            .instance
-            .as_ref()
-            .is_none_or(|name| row.replicas.iter().any(|replica| replica.instance == *name));
-        let warm_mirror =
-            |replica: &ReplicaRow| replica.role == "mirror" && replica.state == "warm";
-        let cold = !self.cold || !row.replicas.iter().any(warm_mirror);
-        vni && instance && cold
-    }
 }
 
 /// Makes the row of an entry.
@@ -254,7 +187,8 @@ fn lag_bytes(sync: &TcpSync, number: usize, active: usize) -> u32 {
     received.max(behind).max(0) as u32
 }
 
-fn protocol_name(number: u8) -> String {
+/// A protocol's name, or its number.
+pub fn protocol_name(number: u8) -> String {
     match number {
         protocol::TCP => "tcp".to_owned(),
         protocol::UDP => "udp".to_owned(),
@@ -274,12 +208,16 @@ const fn state_name(number: u8) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use mirror_common::{ethernet::Addresses, flow::ipv4, tcp::Replica};
+pub(super) mod tests {
+    use mirror_common::{
+        ethernet::Addresses,
+        flow::{FlowKey, ipv4},
+        tcp::Replica,
+    };
 
     use super::*;
 
-    fn names() -> Names {
+    pub(crate) fn names() -> Names {
         let instance = |name: &str, dead| (name.to_owned(), dead);
         Names {
             instances: [(3, instance("a", false)), (4, instance("b", false))].into(),
@@ -288,7 +226,7 @@ mod tests {
         }
     }
 
-    fn key() -> FlowKey {
+    pub(crate) fn key() -> FlowKey {
         FlowKey {
             client: ipv4(u32::from_ne_bytes([10, 0, 0, 2])),
             vni: 1,
@@ -299,7 +237,7 @@ mod tests {
         }
     }
 
-    fn flow() -> Flow {
+    pub(crate) fn flow() -> Flow {
         Flow {
             packets: 9,
             opened_s: 90,
@@ -317,7 +255,7 @@ mod tests {
         }
     }
 
-    fn sync() -> TcpSync {
+    pub(crate) fn sync() -> TcpSync {
         let replica = |isn: u32, produced: u32, received: u32| Replica {
             isn,
             snd_nxt: isn.wrapping_add(produced),
@@ -383,27 +321,5 @@ mod tests {
         names.instances.insert(4, ("b".to_owned(), true));
         let row = row_of(&flow(), &self::sync(), &names);
         assert_eq!(row.replicas[1].reason.as_deref(), Some("instance_dead"));
-    }
-
-    #[test]
-    fn filters_admit_what_they_name() {
-        let row = row_of(&flow(), &sync(), &names());
-        let filter = |change: fn(&mut FlowFilter)| {
-            let mut filter = FlowFilter::default();
-            change(&mut filter);
-            filter.wants(&row)
-        };
-        assert!(filter(|_| {}));
-        assert!(filter(|f| f.instance = Some("b".to_owned())));
-        assert!(!filter(|f| f.instance = Some("c".to_owned())));
-        assert!(!filter(|f| f.vni = Some("x".to_owned())));
-        assert!(!filter(|f| f.cold = true));
-        let admits = |text: &str| {
-            let client = ClientFilter::parse(text).unwrap();
-            FlowFilter::default().admits(Some(client), &key())
-        };
-        assert!(admits("10.0.0.2") && admits("10.0.0.2:40000"));
-        assert!(!admits("10.0.0.2:40001") && !admits("fd00::1"));
-        assert!(ClientFilter::parse("host:1").is_err());
     }
 }

@@ -84,6 +84,23 @@ impl Maps {
         Ok(())
     }
 
+    /// Entries that each table has room for, in the order of [`FlowTable::ALL`].
+    pub fn capacities(&self) -> Result<[u32; FlowTable::ALL.len()], DataplaneError> {
+        let maps = &self.descriptors;
+        let mut capacities = [0; FlowTable::ALL.len()];
+        for (capacity, table) in capacities.iter_mut().zip(FlowTable::ALL) {
+            let map = match table {
+                FlowTable::HalfOpen => &maps.half_open,
+                FlowTable::Mirrored => &maps.mirrored_flows,
+                FlowTable::Unmirrored => &maps.flows,
+                FlowTable::Datagram => &maps.datagram_flows,
+            };
+            let info = map.info().on_map("flow table", "ask about")?;
+            *capacity = info.max_entries();
+        }
+        Ok(capacities)
+    }
+
     fn walk(
         &self,
         table: FlowTable,

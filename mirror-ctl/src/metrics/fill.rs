@@ -9,6 +9,7 @@ use super::{
 use crate::{
     agent::view::{InstanceRow, View},
     connections::Census,
+    dataplane::FlowTable,
     routing::State as Service,
 };
 
@@ -20,6 +21,8 @@ pub struct Facts<'a> {
     pub counters: &'a [(Reason, u64)],
     /// What the dataplane noticed of each instance, in the view's order.
     pub vitals: &'a [Vitals],
+    /// Entries that each flow table has room for: those of an adopted dataplane are its own.
+    pub capacities: [u32; FlowTable::ALL.len()],
     /// When the agent started, seconds since 1970.
     pub started_s: f64,
 }
@@ -36,19 +39,21 @@ impl Metrics {
             let reason = reason.name();
             set(&self.packets.get_or_create(&ByReason { reason }), *count);
         }
-        self.fill_maps(facts.view);
+        self.fill_maps(facts);
         self.fill_instances(facts);
         self.fill_vnis(facts.view);
     }
 
-    fn fill_maps(&self, view: &View) {
+    fn fill_maps(&self, facts: &Facts<'_>) {
+        let view = facts.view;
+        let [half_open, mirrored, unmirrored, datagram] = facts.capacities;
         let tables = &view.census.tables;
         let table = |name: &str| tables.get(name).copied().unwrap_or(0);
         let maps = [
-            ("half_open", table("half_open"), limits::HALF_OPEN),
-            ("flows", table("unmirrored"), limits::FLOWS),
-            ("mirrored_flows", table("mirrored"), limits::MIRRORED_FLOWS),
-            ("datagram_flows", table("datagram"), limits::DATAGRAM_FLOWS),
+            ("half_open", table("half_open"), half_open),
+            ("flows", table("unmirrored"), unmirrored),
+            ("mirrored_flows", table("mirrored"), mirrored),
+            ("datagram_flows", table("datagram"), datagram),
             ("sets", view.mirrors.len() as u64, limits::REPLICA_SETS),
             ("instances", view.instances.len() as u64, limits::INSTANCES),
             ("steering", view.vnis.len() as u64, limits::VNIS),
@@ -211,6 +216,7 @@ mod tests {
                 early_closes: 3,
                 ..Vitals::default()
             }],
+            capacities: [10, 20, 30, 40],
             started_s: 5.0,
         })
     }
@@ -274,6 +280,8 @@ mod tests {
             "mirror_takeovers_total{vni=\"web\",compute_instance=\"a\",cause=\"dead\"} 1",
             "mirror_agent_loop_seconds_bucket{le=\"0.005\",event=\"tick\"} 1",
             "mirror_map_capacity{map=\"instances\"} 1024.0",
+            "mirror_map_capacity{map=\"mirrored_flows\"} 20.0",
+            "mirror_map_capacity{map=\"flows\"} 30.0",
         ] {
             check(&text, line);
         }

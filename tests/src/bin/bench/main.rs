@@ -9,6 +9,7 @@ mod frame;
 mod latency;
 mod machine;
 mod mirrors;
+mod operate;
 mod peers;
 mod probe;
 mod report;
@@ -78,6 +79,8 @@ enum Name {
     Failure,
     /// Memory and time with a million flows
     Scale,
+    /// What an operator waits for with a million flows
+    Operate,
 }
 
 impl Name {
@@ -88,6 +91,7 @@ impl Name {
         Self::Throughput,
         Self::Failure,
         Self::Scale,
+        Self::Operate,
     ];
 
     fn about(self) -> &'static str {
@@ -106,6 +110,9 @@ impl Name {
             Self::Scale => {
                 "scale       a million flows: memory, look-up, takeover; a steering table"
             }
+            Self::Operate => {
+                "operate     a million flows: what an operator waits for, under traffic"
+            }
         }
     }
 
@@ -117,6 +124,7 @@ impl Name {
             Self::Throughput => throughput::run(effort),
             Self::Failure => failure::run(effort),
             Self::Scale => scale::run(effort),
+            Self::Operate => operate::run(effort),
         }
     }
 }
