@@ -21,3 +21,4 @@ mod service;
 mod support;
 mod suspicion;
 mod takeover;
+mod upgrade;

@@ -3,6 +3,7 @@
 //! users' scripts and so must break a test.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -167,11 +168,22 @@ pub struct Agent<'a> {
 impl<'a> Agent<'a> {
     /// Starts an agent and waits until it says that it is ready.
     pub fn start(topology: &'a Topology, config: &Config) -> Result<Self> {
+        Self::start_binary(topology, config, sibling(BINARY, Some(BINARY_VARIABLE))?)
+    }
+
+    /// The same with a copy of the program, which can be replaced.
+    pub fn start_copy(topology: &'a Topology, config: &Config) -> Result<Self> {
+        let copy = topology.dir().join("program");
+        fs::copy(sibling(BINARY, Some(BINARY_VARIABLE))?, &copy).context("copy the program")?;
+        Self::start_binary(topology, config, copy)
+    }
+
+    fn start_binary(topology: &'a Topology, config: &Config, binary: PathBuf) -> Result<Self> {
         let path = topology.dir().join("mirror.toml");
         config.write(&path)?;
         let mut agent = Self {
             host: &topology.host,
-            binary: sibling(BINARY, Some(BINARY_VARIABLE))?,
+            binary,
             config: path,
             socket: config.agent.socket.clone(),
             process: None,
@@ -207,6 +219,12 @@ impl<'a> Agent<'a> {
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.config
+    }
+
+    /// Its program.
+    #[must_use]
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// What it has said so far.

@@ -94,8 +94,19 @@ pub enum Event {
         /// Who waits for the answer.
         reply: oneshot::Sender<Result<Applied, String>>,
     },
+    /// The agent's process is to become one of the program that is at its place now.
+    Replace(oneshot::Sender<()>),
     /// The agent is to end.
     Stop,
+}
+
+/// How the agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// For good.
+    Stopped,
+    /// To be replaced by another version of itself.
+    Replaced,
 }
 
 impl Event {
@@ -111,6 +122,7 @@ impl Event {
             Self::Ordered { .. } => "order",
             Self::Reload(_) => "reload",
             Self::Apply { .. } => "apply",
+            Self::Replace(_) => "replace",
             Self::Stop => "stop",
         }
     }
@@ -160,7 +172,7 @@ struct Inputs {
 
 impl Agent {
     /// Runs until it is told to stop. The dataplane runs on after that.
-    pub async fn run(mut self) {
+    pub async fn run(mut self) -> End {
         let poll_ms = self.state.config.detect.poll_ms;
         let mut looks = time::interval(Duration::from_millis(poll_ms.into()));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -181,10 +193,19 @@ impl Agent {
                 _ = ticks.tick() => Event::Tick,
                 Some(sweep) = inputs.sweeps.recv() => Event::Swept(Box::new(sweep)),
             };
-            if matches!(event, Event::Stop) {
-                info!("ends; the dataplane runs on");
-                return;
-            }
+            let event = match event {
+                Event::Stop => {
+                    info!("ends; the dataplane runs on");
+                    return End::Stopped;
+                }
+                Event::Replace(reply) => {
+                    info!("makes room for another version; the dataplane runs on");
+                    // Whoever asked sees it by what comes after.
+                    let _ = reply.send(());
+                    return End::Replaced;
+                }
+                event => event,
+            };
             let poll_before = self.state.config.detect.poll_ms;
             let (kind, began) = (event.kind(), Instant::now());
             self.handle(event).await;
@@ -255,7 +276,7 @@ impl Agent {
                 let _ = reply.send(applied);
                 return;
             }
-            Event::Stop => return,
+            Event::Replace(_) | Event::Stop => return,
         };
         self.apply(actions).await;
     }

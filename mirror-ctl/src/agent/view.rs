@@ -47,8 +47,14 @@ pub struct StatusRow {
     pub layout: u32,
     /// The agent's process; none when no agent runs.
     pub pid: Option<u32>,
+    /// The file of the agent's program, as it was started.
+    #[serde(default)]
+    pub program: Option<String>,
     /// How long the agent runs.
     pub uptime_s: u64,
+    /// When the agent started, seconds since 1970.
+    #[serde(default)]
+    pub started_s: f64,
     /// Whether it found the dataplane running.
     pub adopted: bool,
     /// Where programs are attached.
@@ -66,7 +72,9 @@ impl StatusRow {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             layout: LAYOUT_VERSION,
             pid: None,
+            program: None,
             uptime_s: 0,
+            started_s: 0.0,
             adopted: false,
             interfaces: Vec::new(),
             counters: Default::default(),

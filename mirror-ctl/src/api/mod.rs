@@ -54,6 +54,8 @@ pub struct Shared {
     pub maps: Arc<Maps>,
     /// Orders to the agent.
     pub orders: mpsc::Sender<Event>,
+    /// The file of the agent's program, as it was started.
+    pub program: Option<String>,
     /// When the agent started.
     pub started: Instant,
     /// The same in seconds since 1970.

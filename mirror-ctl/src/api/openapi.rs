@@ -22,6 +22,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(stream::events))
         .routes(routes!(handlers::config, orders::apply))
         .routes(routes!(orders::reload))
+        .routes(routes!(orders::replace))
         .routes(routes!(metrics::metrics))
 }
 

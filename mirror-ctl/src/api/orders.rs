@@ -104,6 +104,25 @@ pub(super) async fn reload(
     answer.map(Json).map_err(unprocessable)
 }
 
+/// Has the agent's process become one of the program that is at its place now: the same arguments, the same process. An
+/// agent that is replaced may not get to answer.
+#[utoipa::path(
+    post,
+    path = "/v1/replace",
+    responses(
+        (status = 200, description = "It begins", body = ()),
+        (status = "default", description = "Refused or failed", body = Problem)
+    )
+)]
+pub(super) async fn replace(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Result<Json<()>, Failed> {
+    note(&shared, &peer, "replace", None, None::<&String>);
+    let (reply, answer) = oneshot::channel();
+    ask(&shared, Event::Replace(reply), answer).await.map(Json)
+}
+
 /// Puts another configuration in force and makes it the file's.
 #[utoipa::path(
     post,

@@ -111,6 +111,11 @@ pub enum Verb {
         after_help = "Examples:\n  mirror-ctl apply -f new.toml --dry-run   only show what it changes\n  mirror-ctl apply -f new.toml"
     )]
     Apply(Apply),
+    /// Have the running agent and its programs replaced by this version, with all connections kept.
+    #[command(
+        after_help = "Examples:\n  apt-get install ./mirror-ctl_NEW.deb    puts the new version where the agent's is\n  mirror-ctl upgrade --dry-run            would it be accepted?\n  mirror-ctl upgrade"
+    )]
+    Upgrade(Upgrade),
     /// Find out what on this machine keeps the dataplane from working, or from working well.
     #[command(after_help = DOCTOR_HELP)]
     Doctor(Doctor),
@@ -297,6 +302,14 @@ pub struct ManPages {
     /// Write a page for each verb into this directory.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+/// `upgrade`.
+#[derive(Debug, ClapArgs)]
+pub struct Upgrade {
+    /// Only say whether the running dataplane would be kept.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `apply`.

@@ -16,6 +16,7 @@ mod schema;
 mod service;
 mod table;
 mod top;
+mod upgrade;
 
 use std::process::ExitCode;
 

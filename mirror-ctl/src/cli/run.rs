@@ -11,7 +11,7 @@ use super::{
     apply,
     args::{Args, Verb},
     ask::{Asker, print, small_runtime},
-    config, doctor, events, flows, health, man, offline, schema, service, table, top,
+    config, doctor, events, flows, health, man, offline, schema, service, table, top, upgrade,
 };
 use crate::{agent::view::StatusRow, api::client::ClientError, dataplane};
 
@@ -43,6 +43,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Verb::Takeover(order) => asker.order("takeover", order),
         Verb::Reload => asker.reload(),
         Verb::Apply(file) => apply::run(&asker, file),
+        Verb::Upgrade(upgrade) => upgrade::run(&asker, upgrade),
         Verb::Doctor(doctor) => doctor::run(&asker, doctor),
         Verb::Config(verb) => config::run(&asker, verb),
         Verb::Health { rest } => health::run(rest),

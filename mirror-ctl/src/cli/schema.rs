@@ -11,6 +11,7 @@ use super::{
     apply::Outcome,
     args::SchemaKind,
     ask::{Done, print_json},
+    upgrade::Upgraded,
 };
 use crate::{
     agent::{
@@ -50,6 +51,7 @@ fn output() -> Value {
         "mirrors": all.list::<MirrorRow>(),
         "events": { "type": "array", "items": events },
         "events --follow": events,
+        "upgrade": all.one::<Upgraded>(),
         "evacuate": instances,
         "restore": instances,
         "drain": instances,

@@ -1,8 +1,11 @@
 //! `agent`, `load` and `unload`: what puts the dataplane on a host, keeps it and takes it off.
 
 use std::{
+    env,
     io::{self, Write as _},
+    os::unix::process::CommandExt,
     path::Path,
+    process::Command,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -20,7 +23,7 @@ use super::{
     ask::{Done, print, print_json, small_runtime},
 };
 use crate::{
-    agent::{self, Event},
+    agent::{self, End, Event},
     api::{self, Shared, Socket},
     config::Config,
     dataplane,
@@ -33,12 +36,14 @@ const LOOP_NICE: i32 = -15;
 
 pub(super) fn agent(agent: &args::Agent) -> Result<()> {
     start_logging();
+    // Now: the kernel's name of a file that is replaced later is of no use.
+    let program = env::current_exe()?;
     let file = &agent.config;
     let config = Config::load(file)?;
     dataplane::check()?;
     // What takes an instance out must not wait for a busy processor, nor for other threads.
     dataplane::set_nice(LOOP_NICE);
-    small_runtime()?.block_on(async {
+    let end = small_runtime()?.block_on(async {
         let (socket, listener) = Socket::bind(&config.agent.socket, config.agent.group.as_deref())?;
         let metrics = config.agent.metrics.map(api::metrics::bind).transpose()?;
         let started = start(file, config, agent.log_programs as u8).await?;
@@ -49,17 +54,36 @@ pub(super) fn agent(agent: &args::Agent) -> Result<()> {
             metrics: started.metrics,
             maps: Arc::new(started.maps),
             orders: started.orders.clone(),
+            program: Some(program.display().to_string()),
             started: Instant::now(),
             started_s: unix_s(),
         };
         api::serve(listener, metrics, shared)?;
         tokio::spawn(signals(started.orders)?);
         ready();
-        started.agent.run().await;
-        notify::stopping();
+        let end = started.agent.run().await;
+        if end == End::Stopped {
+            notify::stopping();
+        }
         drop(socket);
-        Ok(())
-    })
+        anyhow::Ok(end)
+    })?;
+    match end {
+        End::Stopped => Ok(()),
+        End::Replaced => Err(replace(&program)),
+    }
+}
+
+/// Makes this process one of the program that is at its place now; returns only why it could not. The service manager
+/// sees the process that it started.
+fn replace(program: &Path) -> anyhow::Error {
+    let mut command = Command::new(program);
+    let mut arguments = env::args_os();
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    let error = command.args(arguments).exec();
+    anyhow::Error::new(error).context(format!("cannot run {}", program.display()))
 }
 
 pub(super) fn load(file: &Path, json: bool) -> Result<()> {

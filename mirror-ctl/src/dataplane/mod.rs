@@ -146,6 +146,40 @@ fn programs(pins: &Pins, shapes: &Shapes, log_level: u8) -> Result<Programs, Dat
     Ok(programs)
 }
 
+/// Checks that this version's programs would go on with what is pinned.
+pub fn check_upgrade(pin_dir: &Path) -> Result<(), DataplaneError> {
+    adoptable(pin_dir).map(drop)
+}
+
+/// Has the kernel verify this version's programs on the maps that are pinned, and leaves them where the next agent finds
+/// them. What is attached stays as it is. Fails when the maps are of another layout.
+pub fn prepare(pin_dir: &Path) -> Result<(), DataplaneError> {
+    let (pins, shapes) = adoptable(pin_dir)?;
+    programs(&pins, &shapes, 0).map(drop)
+}
+
+fn adoptable(pin_dir: &Path) -> Result<(Pins, Shapes), DataplaneError> {
+    host::check()?;
+    let pins = Pins::new(pin_dir);
+    host::check_permitted(pin_dir)?;
+    check_layout(&pins)?;
+    let shapes = Shapes::of_object()?;
+    match shapes.difference(&pins) {
+        None => Ok((pins, shapes)),
+        Some(difference) => Err(mismatch(pin_dir, difference)),
+    }
+}
+
+/// The interfaces that do not run the programs that are pinned now.
+pub fn outdated(pin_dir: &Path) -> Vec<u32> {
+    let pinned = object::pinned_ids(&Pins::new(pin_dir));
+    let links = attached(pin_dir).into_iter();
+    links
+        .filter(|(_, program)| !pinned.contains(program))
+        .map(|(ifindex, _)| ifindex)
+        .collect()
+}
+
 /// Opens the maps of a dataplane that is pinned, whoever keeps it.
 pub fn read(pin_dir: &Path) -> Result<Maps, DataplaneError> {
     let pins = Pins::new(pin_dir);

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use aya::{
-    Ebpf, EbpfLoader, maps::MapInfo, programs::ProgramError, programs::ProgramFd, programs::Xdp,
+    Ebpf, EbpfLoader, maps::MapInfo, programs::ProgramError, programs::ProgramFd,
+    programs::ProgramInfo, programs::Xdp,
 };
 use aya_obj::{Object, programs::XdpAttachType};
 
@@ -151,6 +152,16 @@ impl Programs {
             clone: program(&mut ebpf, pins, "clone")?,
         })
     }
+}
+
+/// The kernel's numbers of the pinned programs that interfaces carry.
+pub(super) fn pinned_ids(pins: &Pins) -> Vec<u32> {
+    let names = ["vni_ingress", INSTANCE_RETURN].into_iter();
+    let id = |name: &str| {
+        let info = ProgramInfo::from_pin(pins.programs().join(name));
+        Some(info.ok()?.id())
+    };
+    names.filter_map(id).collect()
 }
 
 pub(super) fn refused(program: &'static str, reason: String) -> DataplaneError {

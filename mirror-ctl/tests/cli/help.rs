@@ -24,6 +24,7 @@ const VERBS: &[&[&str]] = &[
     &["takeover"],
     &["reload"],
     &["apply"],
+    &["upgrade"],
     &["doctor"],
     &["config"],
     &["config", "check"],

@@ -72,6 +72,7 @@ fn every_verb_has_help() {
         "drain",
         "takeover",
         "reload",
+        "upgrade",
         "doctor",
         "config",
         "completions",

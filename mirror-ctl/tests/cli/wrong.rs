@@ -116,6 +116,11 @@ const WRONG: &[(&str, i32, &str)] = &[
     ("schema xml", 2,
      "error: invalid value 'xml' for '<OF>'\n\
       [possible values: openapi, json]"),
+    ("upgrade now", 2,
+     "error: unexpected argument 'now' found"),
+    ("upgrade --dryrun", 2,
+     "error: unexpected argument '--dryrun' found\n\
+      tip: a similar argument exists: '--dry-run'"),
     ("doctor eth0", 2,
      "error: unexpected argument 'eth0' found"),
     ("doctor --config", 2,
