@@ -78,7 +78,7 @@ fn write(
     pieces: &mpsc::Sender<Piece>,
 ) -> Result<(), DataplaneError> {
     let mut left = limit;
-    let now_s = clock::seconds(clock::now_ns());
+    let now_s = mirror_common::time::s(clock::now_ns());
     let mut piece = Vec::with_capacity(PIECE + ROW);
     let mut separator = "[\n";
     let mut read = true;
