@@ -19,19 +19,29 @@ use crate::{
     maps::{COUNTERS, EVENTS, VITALS},
 };
 
-/// The time of one packet: of the kernel's last tick, 1 to 10 ms ago. It is compared with bounds of
-/// tens of milliseconds, and to read the clock itself would take as long as to look a flow up.
+/// The time of one packet.
 #[derive(Clone, Copy)]
 pub(crate) struct Now {
     pub(crate) ns: u64,
 }
 
 impl Now {
+    /// The time of the kernel's last tick, 10 ms ago at most: compared with bounds of tens of
+    /// milliseconds. To read the clock would take as long as to look a flow up.
     #[inline(always)]
     pub(crate) fn read() -> Self {
         // SAFETY: the helper has no preconditions.
         Self {
             ns: unsafe { bpf_ktime_get_coarse_ns() },
+        }
+    }
+
+    /// The time to the nanosecond: for handshakes, which wait for a few milliseconds, and events.
+    #[inline(always)]
+    pub(crate) fn exact() -> Self {
+        // SAFETY: the helper has no preconditions.
+        Self {
+            ns: unsafe { bpf_ktime_get_ns() },
         }
     }
 
@@ -93,7 +103,7 @@ pub(crate) fn invited(instance: u16) {
         // SAFETY: as in `sent`.
         unsafe {
             if (*vitals).syn_since_ns == 0 {
-                (*vitals).syn_since_ns = Now::read().ns;
+                (*vitals).syn_since_ns = Now::exact().ns;
             }
         }
     }
@@ -129,8 +139,7 @@ pub(crate) fn flow_event(key: &FlowKey, kind: u8, cause: u8, from: u16, to: u16)
         return count(Reason::EventLost);
     };
     entry.write(Event {
-        // SAFETY: the helper has no preconditions.
-        time_ns: unsafe { bpf_ktime_get_ns() },
+        time_ns: Now::exact().ns,
         flow: *key,
         kind,
         cause,

@@ -113,7 +113,7 @@ pub enum Verb {
     Apply(Apply),
     /// Have the running agent and its programs replaced by this version, with all connections kept.
     #[command(
-        after_help = "Examples:\n  apt-get install ./mirror-ctl_NEW.deb    puts the new version where the agent's is\n  mirror-ctl upgrade --dry-run            would it be accepted?\n  mirror-ctl upgrade"
+        after_help = "Examples:\n  mirror-ctl upgrade --dry-run   would the new version be accepted?\n  mirror-ctl upgrade             once it is where the agent's was (apt-get install ./mirror-ctl_NEW.deb)"
     )]
     Upgrade(Upgrade),
     /// Find out what on this machine keeps the dataplane from working, or from working well.

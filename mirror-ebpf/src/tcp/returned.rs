@@ -148,7 +148,9 @@ fn mirrored_from_replica(
     let segment = &packet.header.segment;
     health::look(world, &flow.flow, packet.vni, packet.now);
     if segment.is(bit::SYN) {
-        health::find_unresponsive(&flow.flow, world, packet.now);
+        let now = Now::exact();
+        world.conditions.now_ms = now.ms();
+        health::find_unresponsive(&flow.flow, world, now);
     }
     let (conditions, notes) = (&world.conditions, &mut world.notes);
     let Some(held) = lock::take(steering::hash(packet.key)) else {
