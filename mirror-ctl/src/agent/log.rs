@@ -44,6 +44,12 @@ pub struct LogEntry {
     /// The flow's VNI.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub vni: Option<String>,
+    /// The VNI's address and port in the flow: with the client's and the protocol it tells flows apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The flow's protocol: `tcp`, `udp` or `icmp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
     /// The instance whose state changed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub instance: Option<String>,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::{self, Ack, Close, OnLoss},
-    connections::Names,
+    connections::{Names, row::protocol_name},
     dataplane::address_from,
     routing::{Rule, State as Service},
 };
@@ -254,6 +254,8 @@ fn entry(report: &Report, names: &Names) -> Option<LogEntry> {
         time_ns: report.time_ns,
         client: Some(client.to_string()),
         vni: Some(names.vni(flow.vni)),
+        address: Some(names.address(&flow)),
+        protocol: Some(protocol_name(flow.protocol)),
         ..LogEntry::default()
     };
     Some(match report.kind {

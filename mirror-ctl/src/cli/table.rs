@@ -188,10 +188,14 @@ fn why(row: &LogEntry) -> String {
 
 /// What an event is about: an instance, or a flow of a VNI.
 fn what(row: &LogEntry) -> String {
-    let flow = row.client.as_ref().map(|client| match &row.vni {
-        Some(vni) => format!("{client} {vni}"),
-        None => client.clone(),
-    });
+    let flow = row
+        .client
+        .as_ref()
+        .map(|client| match (&row.vni, &row.address) {
+            (Some(vni), Some(address)) => format!("{client} {vni} {address}"),
+            (Some(vni), None) => format!("{client} {vni}"),
+            (None, _) => client.clone(),
+        });
     text(&row.instance.clone().or(flow))
 }
 

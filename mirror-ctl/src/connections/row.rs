@@ -6,7 +6,7 @@ use std::{
 };
 
 use mirror_common::{
-    flow::{Flow, protocol, state},
+    flow::{Flow, FlowKey, protocol, state},
     reason::Cold,
     tcp::{TcpSync, slot},
     time,
@@ -38,6 +38,15 @@ impl Names {
     pub fn vni(&self, number: u16) -> String {
         let known = self.vnis.get(&number);
         known.cloned().unwrap_or_else(|| format!("#{number}"))
+    }
+
+    /// The VNI's end of a flow: its address, or that one's number, and the port.
+    pub fn address(&self, key: &FlowKey) -> String {
+        let address = self.addresses.get(&(key.vni, key.address)).copied();
+        address.map_or_else(
+            || format!("#{}:{}", key.address, key.vni_port),
+            |address| SocketAddr::new(address, key.vni_port).to_string(),
+        )
     }
 
     pub(super) fn is_dead(&self, number: u16) -> bool {
@@ -94,15 +103,10 @@ pub fn row(entry: &Entry<'_>, names: &Names, now_s: u32) -> FlowRow {
     let (key, flow) = (entry.key, entry.flow);
     let replicas = usize::from(flow.replicas).min(flow.instances.len());
     let active = usize::from(flow.active).min(replicas.saturating_sub(1));
-    let address = names.addresses.get(&(key.vni, key.address)).copied();
-    let address = address.map_or_else(
-        || format!("#{}:{}", key.address, key.vni_port),
-        |address| SocketAddr::new(address, key.vni_port).to_string(),
-    );
     FlowRow {
         client: SocketAddr::new(address_from(&key.client), key.client_port).to_string(),
         vni: names.vni(key.vni),
-        address,
+        address: names.address(key),
         protocol: protocol_name(key.protocol),
         state: state_name(flow.state).to_owned(),
         active: names.instance(flow.instances[active]),
@@ -209,11 +213,7 @@ const fn state_name(number: u8) -> &'static str {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use mirror_common::{
-        ethernet::Addresses,
-        flow::{FlowKey, ipv4},
-        tcp::Replica,
-    };
+    use mirror_common::{ethernet::Addresses, flow::ipv4, tcp::Replica};
 
     use super::*;
 
