@@ -113,6 +113,9 @@ pub struct Event {
     /// A takeover's flow.
     #[serde(default)]
     pub client: Option<String>,
+    /// A takeover's flow at the VNI's end.
+    #[serde(default)]
+    pub address: Option<String>,
     /// An instance-state's instance.
     #[serde(default)]
     pub instance: Option<String>,

@@ -11,6 +11,7 @@ pub mod full;
 pub mod memory;
 pub mod net;
 pub mod netns;
+pub mod packaged;
 pub mod process;
 pub mod run;
 pub mod scenario;

@@ -48,8 +48,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut variables = build::program_variables().to_vec();
     variables.push((build::OBJECT_VARIABLE, project::ebpf_object().into()));
     if !args.list && args.needs_peers() {
-        match peers::ensure() {
-            Ok(dir) => variables.push((peers::VARIABLE, dir.into())),
+        match peers::ensure(&peers::BENCH) {
+            Ok(dir) => variables.push((peers::BENCH.variable, dir.into())),
             // The bench looks for each where the system has it, and names those that are nowhere.
             Err(error) => eprintln!("warning: {error:#}"),
         }

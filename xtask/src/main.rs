@@ -16,6 +16,7 @@ mod project;
 mod root;
 mod setup;
 mod sim;
+mod soak;
 mod test;
 mod toolchain;
 
@@ -37,6 +38,7 @@ Examples:
   cargo xtask demo                 watch connections survive the death of their server
   cargo xtask test                 every test, with the set-up it needs
   cargo xtask sim --seeds 100000   the protocol in a simulated world that fails in every way
+  cargo xtask soak --minutes 10    real servers that fail again and again
   cargo xtask bench steering       what a packet costs
   cargo xtask setup --check        what is missing, without changing anything
 
@@ -51,6 +53,7 @@ enum Verb {
     Test(test::Args),
     Demo(demo::Args),
     Sim(sim::Args),
+    Soak(soak::Args),
     Bench(bench::Args),
     Dist(dist::Args),
     Kernels(kernels::Args),
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Sim(args) => sim::run(&args),
+        Verb::Soak(args) => soak::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Dist(args) => dist::run(&args),
         Verb::Kernels(args) => kernels::run(&args),

@@ -109,7 +109,7 @@ pub(super) async fn events(
 /// What a reader gets.
 #[derive(Debug, PartialEq)]
 enum Message {
-    Entry(LogEntry),
+    Entry(Box<LogEntry>),
     Gap(u64),
     Cut(u64),
 }
@@ -179,7 +179,7 @@ impl Reader {
             }
             while let Some(entry) = self.taken.pop_front() {
                 if self.kinds.want(&entry) {
-                    return Some(Message::Entry(entry));
+                    return Some(Message::Entry(Box::new(entry)));
                 }
             }
             self.last.mark_unchanged();

@@ -101,7 +101,7 @@ impl ClientArgs {
 
 fn main() -> Result<ExitCode> {
     let cli = Cli::parse();
-    raise_descriptor_limit()?;
+    testbed::process::raise_descriptor_limit()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -175,11 +175,4 @@ fn faults() -> mpsc::UnboundedReceiver<u64> {
         }
     });
     receiver
-}
-
-/// The usual soft limit of 1024 is too low for thousands of connections.
-fn raise_descriptor_limit() -> Result<()> {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the descriptor limit")
 }

@@ -16,7 +16,12 @@ const LINK_CREATE: libc::c_long = 28;
 const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
 /// `r0 = XDP_PASS; exit`
-const PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
+const PASS: [u64; 2] = [XDP_PASS, EXIT];
+/// `r0 = XDP_PASS`
+const XDP_PASS: u64 = 0x0000_0002_0000_00b7;
+/// `r0 = XDP_DROP`
+const XDP_DROP: u64 = 0x0000_0001_0000_00b7;
+const EXIT: u64 = 0x0000_0000_0000_0095;
 
 /// The start of `union bpf_attr` for `BPF_PROG_LOAD`.
 #[repr(C)]
@@ -39,15 +44,39 @@ struct Create {
 /// Attaches a program that passes everything to an interface of the calling thread's namespace,
 /// in whichever mode there is. It is there for as long as the returned handle.
 pub fn occupy(device: &str) -> Result<OwnedFd> {
+    attach(device, &PASS)
+}
+
+/// Loses so many of 100 packets, at random, that arrive on an interface of the calling thread's namespace, for
+/// as long as the returned handle is there. Not netem, which many small kernels are built without, and which
+/// would have to be on the VNI host's own interfaces, where redirected frames pass it by.
+pub fn lose(device: &str, percent: u8) -> Result<OwnedFd> {
+    attach(
+        device,
+        &[
+            // r0 = bpf_get_prandom_u32(); r0 %= 100
+            0x0000_0007_0000_0085,
+            0x0000_0064_0000_0097,
+            // if r0 < percent, skip two
+            0x0000_0000_0002_00a5 | u64::from(percent) << 32,
+            XDP_PASS,
+            EXIT,
+            XDP_DROP,
+            EXIT,
+        ],
+    )
+}
+
+fn attach(device: &str, code: &[u64]) -> Result<OwnedFd> {
     let ifindex = if_nametoindex(device).with_context(|| format!("no interface {device}"))?;
     let load = Load {
         program_type: PROG_TYPE_XDP,
-        instructions: PASS.len() as u32,
-        code: PASS.as_ptr() as u64,
+        instructions: code.len() as u32,
+        code: code.as_ptr() as u64,
         license: c"MIT".as_ptr() as u64,
     };
-    // SAFETY: `Load` is what the command reads, without padding; both addresses in it are of
-    // constants: as many instructions as it says, and a C string.
+    // SAFETY: `Load` is what the command reads, without padding; both addresses in it outlive
+    // the call: of as many instructions as it says, and of a C string.
     let program = unsafe { bpf(PROG_LOAD, &load) }.context("load a program")?;
     let create = Create {
         program: program.as_raw_fd().cast_unsigned(),
@@ -56,7 +85,7 @@ pub fn occupy(device: &str) -> Result<OwnedFd> {
         flags: 0,
     };
     // SAFETY: `Create` is what the command reads, without padding, and holds no address.
-    unsafe { bpf(LINK_CREATE, &create) }.with_context(|| format!("occupy {device}"))
+    unsafe { bpf(LINK_CREATE, &create) }.with_context(|| format!("attach a program to {device}"))
 }
 
 /// Makes every later write of user space to a pinned map fail; programs go on writing.

@@ -290,6 +290,7 @@ mod tests {
             time_ns,
             kind: kind.into(),
             client: client.map(Into::into),
+            address: None,
             instance: client.is_none().then(|| "a".into()),
             from: Some("a".into()),
             to: Some("b".into()),

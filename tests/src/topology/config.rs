@@ -90,6 +90,16 @@ pub struct InstanceConfig {
     /// Where its own signals are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
+    /// What it must answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeConfig>,
+}
+
+/// `[instance.probe]`
+#[derive(Clone, Debug, Serialize)]
+pub struct ProbeConfig {
+    /// A TCP connection that must succeed.
+    pub tcp: String,
 }
 
 /// A VNI.
@@ -124,6 +134,7 @@ impl Config {
             weight: 100,
             domain: None,
             metrics: None,
+            probe: None,
         });
         Self {
             agent: AgentConfig {

@@ -1,4 +1,5 @@
-//! What one would use instead of this project, to be measured beside it. Needed by the benches only.
+//! Programs of the distribution that benches and soak runs need: what one would use instead of this project, to be
+//! measured beside it, and servers to be mirrored.
 //!
 //! The distribution's packages with what they depend on and the system does not have, unpacked into one
 //! folder of the cache.
@@ -14,59 +15,87 @@ use super::apt::{self, Apt};
 use crate::progress::Progress;
 use crate::toolchain::Toolchain;
 
-/// Names the folder with the peers, as a root of a file system: `usr/sbin`, `usr/lib`.
-pub(crate) const VARIABLE: &str = "MIRROR_PEERS";
-const NAME: &str = "peers";
-/// A package and the program that it is wanted for. (Of iptables not the link by that name, which only an
-/// installed package has.)
-const PEERS: [(&str, &str); 4] = [
-    ("nftables", "nft"),
-    ("iptables", "xtables-nft-multi"),
-    ("haproxy", "haproxy"),
-    ("iproute2", "tc"),
-];
+/// Packages, and where what the system does not have of them is kept.
+pub(crate) struct Peers {
+    /// Names the folder, as a root of a file system: `usr/sbin`, `usr/lib`.
+    pub(crate) variable: &'static str,
+    name: &'static str,
+    /// A package and the program that it is wanted for.
+    packages: &'static [(&'static str, &'static str)],
+}
+
+/// (Of iptables not the link by that name, which only an installed package has.)
+pub(crate) const BENCH: Peers = Peers {
+    variable: "MIRROR_PEERS",
+    name: "peers",
+    packages: &[
+        ("nftables", "nft"),
+        ("iptables", "xtables-nft-multi"),
+        ("haproxy", "haproxy"),
+        ("iproute2", "tc"),
+    ],
+};
+
+/// Servers of different character, whose replicas answer with the same bytes when they are told to.
+pub(crate) const SOAK: Peers = Peers {
+    variable: "MIRROR_SERVERS",
+    name: "servers",
+    packages: &[
+        ("lighttpd", "lighttpd"),
+        ("redis-server", "redis-server"),
+        // What the package's only program is a link to is in another.
+        ("redis-tools", "redis-check-rdb"),
+        ("vsftpd", "vsftpd"),
+    ],
+};
 
 /// The folder with those peers that the system does not have: the user's, the cache's, or made.
-pub(crate) fn ensure() -> Result<PathBuf> {
-    if let Some(dir) = env::var_os(VARIABLE).filter(|dir| !dir.is_empty()) {
+pub(crate) fn ensure(peers: &Peers) -> Result<PathBuf> {
+    let (name, variable) = (peers.name, peers.variable);
+    if let Some(dir) = env::var_os(variable).filter(|dir| !dir.is_empty()) {
         return Ok(dir.into());
     }
     let cache = Cache::new(&Toolchain::detect()?)?;
-    let place = cache.path(NAME);
-    if missing(&place).is_empty() {
+    let place = cache.path(name);
+    if peers.missing(&place).is_empty() {
         return Ok(place);
     }
     let _lock = cache.lock()?;
     // Another run may have made it while we waited.
-    let wanted = missing(&place);
+    let wanted = peers.missing(&place);
     if wanted.is_empty() {
         return Ok(place);
     }
     let mut progress = Progress::new(1);
-    progress.begin(NAME);
-    let made = make(&cache, &wanted, &mut progress);
+    progress.begin(name);
+    let made = make(&cache, name, &wanted, &mut progress);
     progress.clear();
     made.with_context(|| {
         format!(
-            "{} could not be got (install them, or set {VARIABLE}=DIR with usr/sbin)",
+            "{} could not be got (install them, or set {variable}=DIR with usr/sbin)",
             wanted.join(", ")
         )
     })
 }
 
-/// The packages whose programs are neither the system's nor in the folder.
-fn missing(place: &Path) -> Vec<&'static str> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let mut dirs: Vec<PathBuf> = env::split_paths(&path).collect();
-    dirs.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    dirs.extend(["usr/sbin", "sbin"].map(|dir| place.join(dir)));
-    let is_there = |program: &str| dirs.iter().any(|dir| dir.join(program).is_file());
-    let absent = PEERS.iter().filter(|(_, program)| !is_there(program));
-    absent.map(|(package, _)| *package).collect()
+impl Peers {
+    /// The packages whose programs are neither the system's nor in the folder.
+    fn missing(&self, place: &Path) -> Vec<&'static str> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let mut dirs: Vec<PathBuf> = env::split_paths(&path).collect();
+        dirs.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+        dirs.extend(["usr/sbin", "sbin", "usr/bin"].map(|dir| place.join(dir)));
+        let is_there = |program: &str| dirs.iter().any(|dir| dir.join(program).is_file());
+        let absent = self
+            .packages
+            .iter()
+            .filter(|(_, program)| !is_there(program));
+        absent.map(|(package, _)| *package).collect()
+    }
 }
 
-fn make(cache: &Cache, wanted: &[&str], progress: &mut Progress) -> Result<PathBuf> {
-    let staging = cache.staging(NAME)?;
+fn make(cache: &Cache, name: &str, wanted: &[&str], progress: &mut Progress) -> Result<PathBuf> {
+    let staging = cache.staging(name)?;
     progress.update("reading the package lists");
     let apt = Apt::of_distribution(&staging.join("apt"))?;
     let debs = apt.download_with_dependencies(wanted, |state| {
@@ -77,7 +106,7 @@ fn make(cache: &Cache, wanted: &[&str], progress: &mut Progress) -> Result<PathB
     for deb in &debs {
         apt::unpack(deb, &unpacked, &[])?;
     }
-    let place = cache.publish(&unpacked, NAME)?;
+    let place = cache.publish(&unpacked, name)?;
     fs::remove_dir_all(&staging).with_context(|| format!("remove {}", staging.display()))?;
     progress.done(&place.display().to_string());
     Ok(place)

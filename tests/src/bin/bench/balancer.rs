@@ -7,7 +7,7 @@ use testbed::process::Process;
 use testbed::topology::{Family, Instance, Topology};
 use testbed::traffic::program::PORT;
 
-use crate::peers::Peer;
+use crate::PEERS;
 use crate::probe;
 
 const READY_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -56,7 +56,7 @@ pub(crate) fn serve(instance: &Instance) -> Result<Process> {
 }
 
 fn proxy(topology: &Topology) -> Result<(Process, TempDir)> {
-    let haproxy = Peer::find(&["haproxy"])?;
+    let haproxy = PEERS.find(&["haproxy"])?;
     let host = Family::V4.client_gateway();
     let mut text = String::from(
         "global\n  maxconn 4096\ndefaults\n  mode tcp\n  retries 3\n  option redispatch\n  \
@@ -86,7 +86,7 @@ fn proxy(topology: &Topology) -> Result<(Process, TempDir)> {
 }
 
 fn translate(topology: &Topology) -> Result<()> {
-    let nft = Peer::find(&["nft"])?;
+    let nft = PEERS.find(&["nft"])?;
     let host = Family::V4.client_gateway();
     let targets = topology.instances.iter().enumerate();
     let targets =

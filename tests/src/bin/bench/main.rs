@@ -10,7 +10,6 @@ mod latency;
 mod machine;
 mod mirrors;
 mod operate;
-mod peers;
 mod probe;
 mod report;
 mod rig;
@@ -31,6 +30,13 @@ use machine::Machine;
 use report::Results;
 use serde::Serialize;
 use testbed::cleanup;
+use testbed::packaged::Packages;
+
+/// What one would use instead.
+const PEERS: Packages = Packages {
+    variable: "MIRROR_PEERS",
+    verb: "bench",
+};
 
 /// Measures the dataplane against bare programs and against what one would use instead: in pairs that take
 /// turns, after a warm-up, on one processor, both sides in one run. A peer that is not there is named.

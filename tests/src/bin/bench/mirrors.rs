@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 use testbed::topology::{CLIENT_LINK, Family, Topology};
 
-use crate::peers::Peer;
+use crate::PEERS;
+use testbed::packaged::Packaged;
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub(crate) enum Mirror {
 
 /// Takes a set-up off when it is dropped.
 pub(crate) struct Undo<'a> {
-    peer: Peer,
+    peer: Packaged,
     topology: &'a Topology,
     lines: Vec<String>,
 }
@@ -87,7 +88,7 @@ impl Mirror {
                 )
             }
         };
-        let peer = Peer::find(names)?;
+        let peer = PEERS.find(names)?;
         let mut undo = Undo {
             peer,
             topology,

@@ -12,8 +12,8 @@ use testbed::process::Process;
 use testbed::topology::config::{Config, VniConfig};
 use testbed::topology::{CLIENT_LINK, Family, HOST_LINK, Topology};
 
+use crate::PEERS;
 use crate::echo;
-use crate::peers::Peer;
 
 const FORWARDED_PORT: u16 = 7100;
 const PROXIED_PORT: u16 = 7200;
@@ -188,7 +188,7 @@ fn connect_directly(client: &Namespace, server: &Namespace) -> Result<()> {
 }
 
 fn translate(topology: &Topology) -> Result<()> {
-    let nft = Peer::find(&["nft"])?;
+    let nft = PEERS.find(&["nft"])?;
     let server = topology.instances[0].address(Family::V4);
     let host = Family::V4.client_gateway();
     let port = echo::PORT;
@@ -206,7 +206,7 @@ fn translate(topology: &Topology) -> Result<()> {
 }
 
 fn proxy(topology: &Topology, files: &TempDir) -> Result<Process> {
-    let haproxy = Peer::find(&["haproxy"])?;
+    let haproxy = PEERS.find(&["haproxy"])?;
     let server = topology.instances[0].address(Family::V4);
     let host = Family::V4.client_gateway();
     let port = echo::PORT;

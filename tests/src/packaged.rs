@@ -1,45 +1,63 @@
-//! What one would use instead: programs of other projects, from the system or from the folder that the set-up made.
+//! Programs of other projects, from the system or from the folder that the set-up made of the distribution's packages.
 
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::netns::Namespace;
 use anyhow::{Context, Result, bail};
-use testbed::netns::Namespace;
 
-/// Names the folder, a root of a file system.
-const VARIABLE: &str = "MIRROR_PEERS";
 const SYSTEM: &str = "/";
 const PROGRAM_DIRS: [&str; 4] = ["usr/sbin", "sbin", "usr/bin", "bin"];
 const LIBRARIES: &str = "usr/lib";
 
+/// Where the programs for one purpose are when the system does not have them.
+#[derive(Clone, Copy, Debug)]
+pub struct Packages {
+    /// The variable that names the folder, a root of a file system.
+    pub variable: &'static str,
+    /// The verb of `cargo xtask` that makes it.
+    pub verb: &'static str,
+}
+
 /// A program, and where its libraries are.
-pub(crate) struct Peer {
+#[derive(Clone, Debug)]
+pub struct Packaged {
     program: PathBuf,
     root: PathBuf,
 }
 
-impl Peer {
+impl Packages {
     /// Finds the first of some programs that is there.
-    pub(crate) fn find(names: &[&str]) -> Result<Self> {
-        let named = std::env::var_os(VARIABLE).map(PathBuf::from);
+    pub fn find(self, names: &[&str]) -> Result<Packaged> {
+        let named = std::env::var_os(self.variable).map(PathBuf::from);
         for root in [Some(SYSTEM.into()), named].into_iter().flatten() {
             for name in names {
                 for dir in PROGRAM_DIRS {
                     let program = root.join(dir).join(name);
                     if program.exists() {
-                        return Ok(Self { program, root });
+                        return Ok(Packaged { program, root });
                     }
                 }
             }
         }
         bail!(
-            "{} is neither on this system nor in {VARIABLE}; `cargo xtask bench` gets it",
-            names.join(" or ")
+            "{} is neither on this system nor in {}; `cargo xtask {}` gets it",
+            names.join(" or "),
+            self.variable,
+            self.verb
         )
+    }
+}
+
+impl Packaged {
+    /// A path of the package, such as a folder of plug-ins.
+    #[must_use]
+    pub fn path(&self, inside: &str) -> PathBuf {
+        self.root.join(inside)
     }
 
     /// The program, to be run in a namespace.
-    pub(crate) fn command(&self, namespace: &Namespace, arguments: &[&str]) -> Result<Command> {
+    pub fn command(&self, namespace: &Namespace, arguments: &[&str]) -> Result<Command> {
         let mut command = namespace.command(&self.program)?;
         command.args(arguments);
         if self.root.as_os_str() != SYSTEM {
@@ -52,7 +70,7 @@ impl Peer {
     }
 
     /// Runs it to its end.
-    pub(crate) fn run(&self, namespace: &Namespace, arguments: &[&str]) -> Result<()> {
+    pub fn run(&self, namespace: &Namespace, arguments: &[&str]) -> Result<()> {
         let output = self
             .command(namespace, arguments)?
             .output()
