@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// `CLOCK_MONOTONIC` in nanoseconds: what the programs' `bpf_ktime_get_ns` is.
+/// `CLOCK_MONOTONIC` in nanoseconds. The programs read the same clock, most of them as it was at the
+/// kernel's last tick.
 pub fn now_ns() -> u64 {
     // The call cannot fail for this clock.
     clock_gettime(ClockId::CLOCK_MONOTONIC)

@@ -70,6 +70,20 @@ pub(crate) fn wait_replies(client: &mut Client, more: u64) {
     .unwrap();
 }
 
+/// Less than any retransmission timer: not one packet was lost.
+const UNNOTICED_MS_MAX: f64 = 190.0;
+
+/// As [`check_whole`], and no connection noticed anything.
+#[track_caller]
+pub(crate) fn check_unnoticed(ended: &Ended, connections: usize) {
+    check_whole(ended, connections);
+    assert!(
+        ended.summary.stall_ms.max < UNNOTICED_MS_MAX,
+        "{:?}",
+        ended.summary
+    );
+}
+
 /// Every connection came through with every byte.
 #[track_caller]
 pub(crate) fn check_whole(ended: &Ended, connections: usize) {

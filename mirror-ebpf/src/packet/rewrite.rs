@@ -239,8 +239,7 @@ pub(crate) fn bare_segment(
 ///
 /// The receiver's IP cuts the trailer off and so sets the packet's end anew. It must: generic XDP
 /// leaves that 14 bytes too far behind a frame whose end has moved (`bpf_prog_run_generic_xdp`,
-/// net/core/dev.c, counts from the Ethernet header and sets it from the IP header, up to Linux 6.18
-/// at least), and a stack that appends the next segment's bytes there (`tcp_add_backlog`,
+/// net/core/dev.c, Linux 6.18: it counts from the Ethernet header and sets it from the IP header), and a stack that appends the next segment's bytes there (`tcp_add_backlog`,
 /// net/ipv4/tcp_ipv4.c) gives wrong ones to its application.
 #[inline(always)]
 fn cut(ctx: &XdpContext, end: usize) -> Option<()> {

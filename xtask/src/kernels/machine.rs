@@ -106,7 +106,7 @@ fn qemu(emulator: &Emulator, kernel: &Kernel, initrd: &Path) -> Command {
     for dir in emulator.firmware() {
         qemu.arg("-L").arg(dir);
     }
-    // Not "max": with qemu 7.2 a kernel of it faulted in an emulated instruction.
+    // Not "max": under qemu 7.2 a kernel (6.12.95) died with it of a double fault, and not with this one.
     qemu.args(["-accel", "tcg,thread=multi", "-cpu", "Nehalem"])
         .args(["-smp", PROCESSORS, "-m", MEMORY_MIB])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
