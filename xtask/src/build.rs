@@ -90,6 +90,9 @@ pub(crate) fn ebpf_cargo(tools: &Tools, verb: &str) -> Command {
         .env("CARGO_TARGET_DIR", project::ebpf_target_dir())
         .env("CARGO_ENCODED_RUSTFLAGS", ebpf_rustflags())
         .env(linker, &tools.bpf_linker)
+        // Incremental compilation divides the crate into many units, and what is optimised apart is
+        // more than the verifier walks.
+        .env("CARGO_INCREMENTAL", "0")
         .env_remove("CARGO_BUILD_TARGET");
     if let RustSrc::At(library) = &tools.rust_src {
         // How cargo's own tests say where the library is. The alternative, a toolchain folder of links with
