@@ -3,6 +3,7 @@
 
 mod agent;
 mod apply;
+mod browser;
 mod capture;
 mod datagrams;
 mod divergence;
@@ -14,6 +15,7 @@ mod input;
 mod links;
 mod metrics;
 mod mirrors;
+mod page;
 mod prediction;
 mod reload;
 mod schema;

@@ -1,5 +1,6 @@
 //! Programs of other projects, from the system or from the folder that the set-up made of the distribution's packages.
 
+use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -29,7 +30,7 @@ pub struct Packaged {
 impl Packages {
     /// Finds the first of some programs that is there.
     pub fn find(self, names: &[&str]) -> Result<Packaged> {
-        let named = std::env::var_os(self.variable).map(PathBuf::from);
+        let named = env::var_os(self.variable).map(PathBuf::from);
         for root in [Some(SYSTEM.into()), named].into_iter().flatten() {
             for name in names {
                 for dir in PROGRAM_DIRS {
@@ -61,10 +62,13 @@ impl Packaged {
         let mut command = namespace.command(&self.program)?;
         command.args(arguments);
         if self.root.as_os_str() != SYSTEM {
-            let architecture = format!("{}-linux-gnu", std::env::consts::ARCH);
-            let libraries = self.root.join(LIBRARIES).join(architecture);
+            let architecture = format!("{}-linux-gnu", env::consts::ARCH);
+            let libraries = self.root.join(LIBRARIES).join(&architecture);
             command.env("XTABLES_LIBDIR", libraries.join("xtables"));
-            command.env("LD_LIBRARY_PATH", libraries);
+            let more = self.root.join("lib").join(&architecture);
+            // Where a package keeps libraries for itself, its own programs know it by an absolute path.
+            let own = libraries.join("pulseaudio");
+            command.env("LD_LIBRARY_PATH", env::join_paths([libraries, more, own])?);
         }
         Ok(command)
     }

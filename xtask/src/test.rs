@@ -2,7 +2,10 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::{build, command, root, setup::prometheus};
+use crate::{
+    build, command, root,
+    setup::{peers, prometheus},
+};
 
 /// Run every test, with the set-up it needs
 ///
@@ -41,10 +44,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     cargo
         .args(["--release", "--no-fail-fast"])
         .envs(build::program_variables());
-    for tool in &prometheus::TOOLS {
-        match tool.ensure() {
+    let tools = prometheus::TOOLS.iter().map(|t| (t.variable, t.ensure()));
+    let browser = (peers::BROWSER.variable, peers::ensure(&peers::BROWSER));
+    for (variable, ensured) in tools.chain([browser]) {
+        match ensured {
             Ok(dir) => {
-                cargo.env(tool.variable, dir);
+                cargo.env(variable, dir);
             }
             // The tests that need it fail and say so; the others run.
             Err(error) => eprintln!("warning: {error:#}"),

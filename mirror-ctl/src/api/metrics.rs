@@ -1,10 +1,6 @@
 //! Metrics over HTTP: on the API's socket, and on a loopback address where the configuration names one.
 
-use std::{
-    io,
-    net::{SocketAddr, TcpListener},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -19,23 +15,6 @@ use super::{
     handlers::{Failed, Problem, internal, unknown},
 };
 use crate::metrics::{self, Facts};
-
-/// The address cannot be had.
-#[derive(Debug, thiserror::Error)]
-#[error("metrics on {address}: {source}")]
-pub struct MetricsError {
-    address: SocketAddr,
-    source: io::Error,
-}
-
-/// Takes the address.
-pub fn bind(address: SocketAddr) -> Result<TcpListener, MetricsError> {
-    let listener = TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    listener.map_err(|source| MetricsError { address, source })
-}
 
 /// Nothing but metrics: what can be reached over TCP must not take orders.
 pub(super) fn router(shared: Shared) -> Router {

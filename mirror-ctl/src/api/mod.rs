@@ -8,12 +8,19 @@ mod listen;
 pub mod metrics;
 pub mod openapi;
 mod orders;
+mod page;
 mod socket;
 pub mod sse;
 mod stream;
 
 use std::{
-    io, net::TcpListener, os::unix::net::UnixListener, path::Path, sync::Arc, thread, time::Instant,
+    io,
+    net::{SocketAddr, TcpListener},
+    os::unix::net::UnixListener,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::Instant,
 };
 
 use axum::{Json, Router, extract::DefaultBodyLimit, routing::get};
@@ -62,25 +69,58 @@ pub struct Shared {
     pub started_s: f64,
 }
 
+/// Where is listened.
+pub struct Listeners {
+    /// For everything.
+    pub api: UnixListener,
+    /// For metrics only.
+    pub metrics: Option<TcpListener>,
+    /// For the page only.
+    pub page: Option<TcpListener>,
+}
+
+/// A loopback address cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} on {address}: {source}")]
+pub struct BindError {
+    what: &'static str,
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// Takes a loopback address for `what`.
+pub fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
+    let listener = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    listener.map_err(|source| BindError {
+        what,
+        address,
+        source,
+    })
+}
+
 /// Serves requests until the process ends, in a thread of its own: however long an answer is,
-/// the agent's loop does not wait for it. `metrics`: where metrics are served too.
-pub fn serve(
-    listener: UnixListener,
-    metrics: Option<TcpListener>,
-    shared: Shared,
-) -> io::Result<()> {
+/// the agent's loop does not wait for it.
+pub fn serve(listeners: Listeners, shared: Shared) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let server = move || {
         crate::dataplane::set_nice(0);
         runtime.block_on(async {
-            if let Some(metrics) = metrics {
-                let listener = tokio::net::TcpListener::from_std(metrics)?;
-                let router = self::metrics::router(shared.clone());
+            let over_tcp: [(_, fn(Shared) -> Router); 2] = [
+                (listeners.metrics, metrics::router),
+                (listeners.page, page::router),
+            ];
+            for (listener, router) in over_tcp {
+                let Some(listener) = listener else { continue };
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                let router = router(shared.clone());
                 tokio::spawn(async move { axum::serve(listener, router).await });
             }
-            let listener = Limited::new(tokio::net::UnixListener::from_std(listener)?);
+            let listener = Limited::new(tokio::net::UnixListener::from_std(listeners.api)?);
             let service = router(shared).into_make_service_with_connect_info::<Peer>();
             axum::serve(listener, service).await
         })

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     agent::{self, End, Event},
-    api::{self, Shared, Socket},
+    api::{self, Listeners, Shared, Socket},
     config::Config,
     dataplane,
     netlink::Netlink,
@@ -45,7 +45,12 @@ pub(super) fn agent(agent: &args::Agent) -> Result<()> {
     dataplane::set_nice(LOOP_NICE);
     let end = small_runtime()?.block_on(async {
         let (socket, listener) = Socket::bind(&config.agent.socket, config.agent.group.as_deref())?;
-        let metrics = config.agent.metrics.map(api::metrics::bind).transpose()?;
+        let (metrics, page) = (config.agent.metrics, config.agent.page);
+        let listeners = Listeners {
+            api: listener,
+            metrics: metrics.map(|at| api::bind("metrics", at)).transpose()?,
+            page: page.map(|at| api::bind("the page", at)).transpose()?,
+        };
         let started = start(file, config, agent.log_programs as u8).await?;
         let shared = Shared {
             views: started.views,
@@ -58,7 +63,7 @@ pub(super) fn agent(agent: &args::Agent) -> Result<()> {
             started: Instant::now(),
             started_s: unix_s(),
         };
-        api::serve(listener, metrics, shared)?;
+        api::serve(listeners, shared)?;
         tokio::spawn(signals(started.orders)?);
         ready();
         let end = started.agent.run().await;

@@ -154,6 +154,9 @@ pub struct Agent {
     /// Where metrics are served over TCP, if anywhere.
     #[schema(value_type = Option<String>)]
     pub metrics: Option<SocketAddr>,
+    /// Where a page for browsers is served, if anywhere.
+    #[schema(value_type = Option<String>)]
+    pub page: Option<SocketAddr>,
     /// Whose members may use the socket, besides its owner.
     pub group: Option<String>,
 }

@@ -102,6 +102,7 @@ fn agent(section: &Section<'_>) -> Agent {
         socket: path("socket", super::super::DEFAULT_SOCKET),
         pin_dir: path("pin_dir", super::super::DEFAULT_PIN_DIR),
         metrics: section.parsed("metrics", loopback).map(|at| at.value),
+        page: section.parsed("page", loopback).map(|at| at.value),
         group: section.parsed("group", group).map(|at| at.value),
     };
     section.finish();

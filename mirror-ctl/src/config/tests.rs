@@ -247,7 +247,7 @@ fn numbers_have_ranges() {
 fn unknown_keys_and_wrong_types_are_told_together() {
     check(
         "[agent]\nsokcet = \"/x\"\nsocket = 5\n[[vni]]\nname = \"v\"\n[other]\n",
-        "mirror.toml:2: agent: unknown key \"sokcet\" (known: group, metrics, pin_dir, socket)\n\
+        "mirror.toml:2: agent: unknown key \"sokcet\" (known: group, metrics, page, pin_dir, socket)\n\
          mirror.toml:3: agent: socket must be a string, not integer\n\
          mirror.toml:4: vni \"v\": addresses is missing\n\
          mirror.toml:4: vni \"v\": interfaces is missing\n\

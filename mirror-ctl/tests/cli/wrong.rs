@@ -139,7 +139,7 @@ const WRONG: &[(&str, i32, &str)] = &[
     ("config show missing.toml", 2,
      "missing.toml: No such file or directory (os error 2)"),
     ("config check broken.toml", 2,
-     "broken.toml:2: agent: unknown key \"sokcet\" (known: group, metrics, pin_dir, socket)\n\
+     "broken.toml:2: agent: unknown key \"sokcet\" (known: group, metrics, page, pin_dir, socket)\n\
       broken.toml:3: vni: addresses is missing\n\
       broken.toml:3: vni: interfaces is missing\n\
       broken.toml:3: vni: name is missing\n\

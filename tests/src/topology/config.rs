@@ -39,6 +39,9 @@ pub struct AgentConfig {
     /// Where metrics are served over TCP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
+    /// Where the page is served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
 }
 
 /// How death is told.
@@ -141,6 +144,7 @@ impl Config {
                 socket: topology.dir().join("agent.sock"),
                 pin_dir: topology.pin_dir(),
                 metrics: None,
+                page: None,
             },
             detect: None,
             health: None,

@@ -1,5 +1,5 @@
-//! Programs of the distribution that benches and soak runs need: what one would use instead of this project, to be
-//! measured beside it, and servers to be mirrored.
+//! Programs of the distribution that tests, benches and soak runs need: a browser, what one would use instead of this
+//! project, to be measured beside it, and servers to be mirrored.
 //!
 //! The distribution's packages with what they depend on and the system does not have, unpacked into one
 //! folder of the cache.
@@ -47,6 +47,13 @@ pub(crate) const SOAK: Peers = Peers {
         ("redis-tools", "redis-check-rdb"),
         ("vsftpd", "vsftpd"),
     ],
+};
+
+/// What looks at the agent's page.
+pub(crate) const BROWSER: Peers = Peers {
+    variable: "MIRROR_BROWSER",
+    name: "browser",
+    packages: &[("chromium-headless-shell", "chromium-headless-shell")],
 };
 
 /// The folder with those peers that the system does not have: the user's, the cache's, or made.
