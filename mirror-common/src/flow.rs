@@ -93,9 +93,23 @@ pub struct Flow {
     /// [`crate::reason::Cold`] that concerns the flow as a whole, 0 when none.
     pub cold: u8,
     /// Zero.
-    pub pad: [u8; 7],
+    pub pad: [u8; 5],
+    /// Of TCP: from the client's first SYN to the first SYN-ACK of the instance that was active when it came, in
+    /// [`crate::time::steps`] (16.4 µs); 1 for less than two steps, 65,535 for 1.07 s and more, 0 when it is not known. It goes
+    /// on being that instance's when another becomes active.
+    pub handshake: u16,
 }
 assert_size!(Flow, 56);
+
+/// What [`Flow::handshake`] says of so many steps.
+#[inline(always)]
+pub const fn handshake(steps: u32) -> u16 {
+    match steps {
+        0 => 1,
+        0xffff.. => 0xffff,
+        _ => steps as u16,
+    }
+}
 
 /// A TCP flow with mirrors: the flow and the state that keeps its replicas in step.
 #[repr(C)]
@@ -109,3 +123,14 @@ pub struct TcpFlow {
 assert_size!(TcpFlow, 56 + 216);
 
 pod!(FlowKey, Flow, TcpFlow);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handshake_that_was_seen_is_never_unknown() {
+        let kept = [0, 1, 61, 0xfffe, 0xffff, 0x1_0000, u32::MAX].map(handshake);
+        assert_eq!(kept, [1, 1, 61, 0xfffe, 0xffff, 0xffff, 0xffff]);
+    }
+}

@@ -60,6 +60,7 @@ assert_offsets!(Flow {
     takeovers: 47,
     cold: 48,
     pad: 49,
+    handshake: 54,
 });
 assert_offsets!(FlowKey {
     client: 0,
@@ -126,7 +127,7 @@ assert_offsets!(TcpSync {
     told_ack: 24,
     told_edge: 28,
     ts_sent: 32,
-    syn_ms: 36,
+    syn_steps: 36,
     client_fin: 40,
     client_window: 44,
     options: 46,

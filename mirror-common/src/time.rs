@@ -7,6 +7,13 @@ pub const fn ms(ns: u64) -> u32 {
     (ns >> 20) as u32
 }
 
+/// Steps of 2^14 ns (16.4 µs), in which answers are timed; wrapping after 19 hours. There are 2^6 in a
+/// millisecond of [`ms`], and 2^16 in a second of [`s`].
+#[inline(always)]
+pub const fn steps(ns: u64) -> u32 {
+    (ns >> 14) as u32
+}
+
 /// Seconds of 2^30 ns (7.4 % longer than SI's).
 #[inline(always)]
 pub const fn s(ns: u64) -> u32 {
@@ -33,6 +40,14 @@ mod tests {
             );
         }
         assert_eq!(seconds_between(5, 4), 0);
+    }
+
+    #[test]
+    fn steps_are_parts_of_milliseconds_and_of_seconds() {
+        for ns in [0, 999_999_999, 7_777_777_777, (1 << 46) - 1] {
+            assert_eq!(steps(ns) >> 6, ms(ns) & (u32::MAX >> 6));
+            assert_eq!(steps(ns) >> 16, s(ns) & 0xffff);
+        }
     }
 
     #[test]

@@ -165,7 +165,8 @@ fn open(ctx: &XdpContext, key: &FlowKey, now: Now) -> Result<*mut Flow, Action> 
         state: state::ESTABLISHED,
         takeovers: 0,
         cold: 0,
-        pad: [0; 7],
+        pad: [0; 5],
+        handshake: 0,
     };
     if DATAGRAM_FLOWS.insert(key, flow, 0).is_err() {
         report::count(Reason::FlowTableFull);

@@ -18,6 +18,8 @@ pub(crate) struct World {
     pub(crate) conditions: Conditions,
     /// The interface that leads to each replica; 0 for unused slots.
     pub(crate) ifindex: [u32; REPLICAS],
+    /// How long ago the flow's SYN passed, when its SYN-ACK does, [`mirror_common::time::steps`].
+    pub(crate) handshake: u32,
     /// What the protocol notes.
     pub(crate) notes: Notes,
     /// What it makes of a replica's packet. Kept here so that the verifier goes on with one state

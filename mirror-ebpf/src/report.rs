@@ -51,6 +51,12 @@ impl Now {
         time::ms(self.ns)
     }
 
+    /// See [`time::steps`].
+    #[inline(always)]
+    pub(crate) fn steps(self) -> u32 {
+        time::steps(self.ns)
+    }
+
     /// See [`time::s`].
     #[inline(always)]
     pub(crate) fn s(self) -> u32 {

@@ -203,7 +203,7 @@ fn open(packet: &Packet<'_>, flow: &mut TcpFlow) -> Result<*mut TcpFlow, Way> {
     } else {
         Cold::Untranslatable as u8
     };
-    client::open(flow, segment, Now::exact().ms());
+    client::open(flow, segment, Now::exact().steps());
     if HALF_OPEN.insert(packet.key, &*flow, 0).is_err() {
         return Err(Way::Stateless(Reason::FlowTableFull));
     }

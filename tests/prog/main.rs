@@ -19,6 +19,7 @@ mod delivery;
 mod errors;
 mod handshake;
 mod health;
+mod measures;
 mod mutations;
 mod offload;
 mod other_traffic;

@@ -25,7 +25,7 @@ pub enum Verdict {
 
 /// Starts a flow from the client's SYN. The flow's header (`flow.flow`) is set already.
 #[inline(always)]
-pub fn open(flow: &mut TcpFlow, syn: &Segment, now_ms: u32) {
+pub fn open(flow: &mut TcpFlow, syn: &Segment, now_steps: u32) {
     let sync = &mut flow.sync;
     sync.client_isn = syn.seq;
     sync.client_nxt = syn.seq.wrapping_add(1);
@@ -33,7 +33,7 @@ pub fn open(flow: &mut TcpFlow, syn: &Segment, now_ms: u32) {
     sync.client_ts = syn.ts_val;
     sync.client_window = syn.window;
     sync.client_scale = syn.window_scale;
-    sync.syn_ms = now_ms;
+    sync.syn_steps = now_steps;
     sync.told_ack = syn.seq.wrapping_add(1);
     sync.told_edge = sync.told_ack;
 }

@@ -152,7 +152,9 @@ fn gate(
     conditions: &Conditions,
     notes: &mut Notes,
 ) -> Output {
-    let waited = conditions.now_ms.wrapping_sub(flow.sync.syn_ms);
+    // To the end of this millisecond, so that the time is never before the SYN's.
+    let now_steps = conditions.now_ms << 6 | 63;
+    let waited = now_steps.wrapping_sub(flow.sync.syn_steps) >> 6;
     let mut waiting = false;
     for other in 0..REPLICAS as u8 {
         waiting |= other < flow.flow.replicas

@@ -119,8 +119,8 @@ pub struct TcpSync {
     pub told_edge: u32,
     /// The last canonical timestamp value the client was told.
     pub ts_sent: u32,
-    /// When the SYN passed, [`crate::time::ms`].
-    pub syn_ms: u32,
+    /// When the SYN passed, [`crate::time::steps`].
+    pub syn_steps: u32,
     /// The client's sequence number after its FIN; equal to `client_isn` until then.
     pub client_fin: u32,
     /// The window the client last offered, unscaled.

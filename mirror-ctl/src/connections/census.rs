@@ -101,7 +101,8 @@ mod tests {
             state: state::ESTABLISHED,
             takeovers: 0,
             cold: 0,
-            pad: [0; 7],
+            pad: [0; 5],
+            handshake: 0,
         };
         let mut sync = TcpSync::default();
         sync.replicas[0].state = slot::WARM;

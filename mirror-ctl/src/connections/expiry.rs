@@ -48,7 +48,8 @@ mod tests {
             state,
             takeovers: 0,
             cold: 0,
-            pad: [0; 7],
+            pad: [0; 5],
+            handshake: 0,
         }
     }
 

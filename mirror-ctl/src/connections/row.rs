@@ -251,7 +251,8 @@ pub(super) mod tests {
             state: state::ESTABLISHED,
             takeovers: 0,
             cold: 0,
-            pad: [0; 7],
+            pad: [0; 5],
+            handshake: 0,
         }
     }
 

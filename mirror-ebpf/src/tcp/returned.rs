@@ -3,12 +3,12 @@
 use aya_ebpf::programs::XdpContext;
 use mirror_common::{
     event::kind,
-    flow::{Flow, TcpFlow, protocol, state},
+    flow::{Flow, TcpFlow, handshake, protocol, state},
     limits::REPLICAS,
     reason::Reason,
     steering,
     tcp::{
-        option,
+        Segment, option,
         replica::{self, Output, Verdict},
         segment::bit,
     },
@@ -86,8 +86,7 @@ pub(crate) fn receive(
                 (Some(flow), None)
             } else {
                 if segment.is(bit::SYN) && half.flow.instances[0] == instance {
-                    half.sync.isn = segment.seq;
-                    half.flow.state = state::ANSWERED;
+                    answered(half, segment);
                 }
                 (None, Some(&raw mut half.flow))
             }
@@ -98,6 +97,17 @@ pub(crate) fn receive(
         (Some(flow), _) => mirrored_from_replica(&packet, flow, instance, &mut scratch.world),
         (None, Some(flow)) => plain_from_replica(&packet, flow, instance),
         (None, None) => report::drop(Reason::NoReplica),
+    }
+}
+
+/// Takes in a SYN-ACK of a flow without mirrors.
+#[inline(always)]
+fn answered(half: &mut TcpFlow, segment: &Segment) {
+    half.sync.isn = segment.seq;
+    if half.flow.state == state::HANDSHAKE {
+        half.flow.state = state::ANSWERED;
+        let steps = Now::exact().steps().wrapping_sub(half.sync.syn_steps);
+        half.flow.handshake = handshake(steps);
     }
 }
 
@@ -150,6 +160,7 @@ fn mirrored_from_replica(
     if segment.is(bit::SYN) {
         let now = Now::exact();
         world.conditions.now_ms = now.ms();
+        world.handshake = now.steps().wrapping_sub(flow.sync.syn_steps);
         health::find_unresponsive(&flow.flow, world, now);
     }
     let (conditions, notes) = (&world.conditions, &mut world.notes);
@@ -157,6 +168,10 @@ fn mirrored_from_replica(
         return report::drop(Reason::NoReplica);
     };
     world.output = replica::receive(flow, from, segment, conditions, notes);
+    // Warm by its first SYN-ACK, and active, perhaps since just now.
+    if (notes.went_warm != 0) & (from == flow.flow.active) {
+        flow.flow.handshake = handshake(world.handshake);
+    }
     if world.output.verdict == Verdict::ToClient {
         flow.flow.packets += 1;
         flow.flow.seen_s = packet.now.s();

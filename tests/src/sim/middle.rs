@@ -226,11 +226,12 @@ impl Middle {
                 state: state::HANDSHAKE,
                 takeovers: 0,
                 cold: 0,
-                pad: [0; 7],
+                pad: [0; 5],
+                handshake: 0,
             },
             sync: Default::default(),
         };
-        client::open(&mut flow, syn, (now / MS) as u32);
+        client::open(&mut flow, syn, ((now / MS) as u32) << 6);
         self.half_open.insert(port, Entry { number, flow });
     }
 

@@ -156,7 +156,8 @@ pub(super) fn new_flow(replicas: u8) -> TcpFlow {
             state: state::HANDSHAKE,
             takeovers: 0,
             cold: 0,
-            pad: [0; 7],
+            pad: [0; 5],
+            handshake: 0,
         },
         sync: Default::default(),
     }
@@ -243,7 +244,7 @@ impl Net {
             self.restore(slot);
         }
         let syn = self.syn();
-        client::open(&mut self.flow, &syn, self.conditions.now_ms);
+        client::open(&mut self.flow, &syn, self.conditions.now_ms << 6);
         let _ = self.client_segment(&syn);
     }
 

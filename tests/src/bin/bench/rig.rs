@@ -182,7 +182,8 @@ impl Rig {
             state: state::ESTABLISHED,
             takeovers: 0,
             cold: 0,
-            pad: [0; 7],
+            pad: [0; 5],
+            handshake: 0,
         };
         let mut sync = TcpSync {
             client_isn: CLIENT_SEQ - 1,

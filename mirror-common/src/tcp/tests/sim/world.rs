@@ -231,7 +231,7 @@ impl World {
         let mut notes = Notes::default();
         if segment.is(bit::SYN) && !self.opened {
             self.opened = true;
-            client::open(&mut self.flow, segment, self.now_ms);
+            client::open(&mut self.flow, segment, self.now_ms << 6);
         }
         if self.flow.flow.state < state::ESTABLISHED && !segment.is(bit::SYN) {
             if !client::completes_handshake(&self.flow, segment) {
