@@ -74,7 +74,9 @@ pub struct Flow {
     /// When its last packet in either direction passed, [`crate::time::s`].
     pub seen_s: u32,
     /// Replica set number; the flow keeps it for life.
-    pub set: u32,
+    pub set: u16,
+    /// When the client's segment passed that is timed: lowest bits of [`crate::time::steps`]. See [`crate::answers`].
+    pub timed_at: u16,
     /// Interface on which the client's packets arrive.
     pub ifindex: u32,
     /// Instance numbers by slot.
@@ -92,12 +94,14 @@ pub struct Flow {
     pub takeovers: u8,
     /// [`crate::reason::Cold`] that concerns the flow as a whole, 0 when none.
     pub cold: u8,
-    /// Zero.
-    pub pad: [u8; 5],
+    /// Bits of [`crate::answers::mark`].
+    pub marks: u8,
     /// Of TCP: from the client's first SYN to the first SYN-ACK of the instance that was active when it came, in
     /// [`crate::time::steps`] (16.4 µs); 1 for less than two steps, 65,535 for 1.07 s and more, 0 when it is not known. It goes
     /// on being that instance's when another becomes active.
     pub handshake: u16,
+    /// The client's sequence number after the segment that is timed, or that was last; after the SYN before there is one.
+    pub timed_end: u32,
 }
 assert_size!(Flow, 56);
 

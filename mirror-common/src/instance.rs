@@ -1,6 +1,6 @@
 //! Compute instances as the dataplane knows them, and what it notices of them.
 
-use crate::{assert_size, ethernet::Addresses, pod};
+use crate::{assert_size, ethernet::Addresses, histogram::Histogram, pod};
 
 /// What an instance may be used for. One write of this takes an instance out.
 ///
@@ -69,4 +69,20 @@ pub struct Vitals {
 }
 assert_size!(Vitals, 64);
 
-pod!(Instance, Vitals);
+/// What the dataplane measures of an instance, as the active replica of flows and as a mirror. Written by the dataplane, each
+/// CPU its own, read by the agent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Measures {
+    /// From a client's first SYN to the instance's first SYN-ACK.
+    pub handshake: Histogram,
+    /// From a client's segment to its acknowledgement, of a sample.
+    pub ack: Histogram,
+    /// Requests that began: bytes of the client when the flow's active replica owed no answer.
+    pub requests: u64,
+    /// SYNs that clients sent again because the instance had not answered.
+    pub unanswered: u64,
+}
+assert_size!(Measures, 544);
+
+pod!(Instance, Measures, Vitals);

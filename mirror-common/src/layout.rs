@@ -7,7 +7,8 @@ use core::mem::offset_of;
 use crate::{
     event::Event,
     flow::{Flow, FlowKey, TcpFlow},
-    instance::{Instance, Vitals},
+    histogram::Histogram,
+    instance::{Instance, Measures, Vitals},
     parked::Parked,
     plan::{Copy, Head, Plan},
     replica_set::ReplicaSet,
@@ -51,6 +52,7 @@ assert_offsets!(Flow {
     opened_s: 8,
     seen_s: 12,
     set: 16,
+    timed_at: 18,
     ifindex: 20,
     instances: 24,
     addresses: 32,
@@ -59,8 +61,9 @@ assert_offsets!(Flow {
     state: 46,
     takeovers: 47,
     cold: 48,
-    pad: 49,
-    handshake: 54,
+    marks: 49,
+    handshake: 50,
+    timed_end: 52,
 });
 assert_offsets!(FlowKey {
     client: 0,
@@ -70,6 +73,7 @@ assert_offsets!(FlowKey {
     client_port: 20,
     vni_port: 22,
 });
+assert_offsets!(Histogram { sum: 0, counts: 8 });
 assert_offsets!(Instance {
     state: 0,
     ifindex: 4,
@@ -93,6 +97,12 @@ assert_offsets!(Head {
     timestamps: 5,
     edges: 6,
     blocks: 7,
+});
+assert_offsets!(Measures {
+    handshake: 0,
+    ack: 264,
+    requests: 528,
+    unanswered: 536,
 });
 assert_offsets!(Replica {
     isn: 0,

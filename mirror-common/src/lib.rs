@@ -5,10 +5,12 @@
 //! tests and a simulator run the very same functions.
 #![cfg_attr(not(test), no_std)]
 
+pub mod answers;
 pub mod checksum;
 pub mod ethernet;
 pub mod event;
 pub mod flow;
+pub mod histogram;
 pub mod instance;
 mod layout;
 pub mod limits;

@@ -26,6 +26,11 @@ pub const DATAGRAM_FLOWS: u32 = 262_144;
 pub const FLOW_LOCKS: u32 = 4096;
 /// Segments of mirrors that are kept for a takeover; a power of two.
 pub const PARKED: u32 = 16_384;
+/// Segments that a CPU begins to time in one tick of the kernel (1 to 10 ms).
+pub const TIMED_PER_TICK: u64 = 64;
+/// A SYN that comes again earlier is a duplicate of the network's, and not a sign that nobody answered: half a second, in
+/// [`crate::time::steps`]. Clients wait for one (RFC 6298, section 2).
+pub const SYN_REPEATED_STEPS_MIN: u32 = 1 << 15;
 /// Bytes of the event ring buffer; a power of two.
 pub const EVENT_RING_BYTES: u32 = 1 << 20;
 /// IPv6 extension headers that are walked before the transport header.

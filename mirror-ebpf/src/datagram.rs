@@ -157,6 +157,7 @@ fn open(ctx: &XdpContext, key: &FlowKey, now: Now) -> Result<*mut Flow, Action> 
         opened_s: now.s(),
         seen_s: now.s(),
         set,
+        timed_at: 0,
         ifindex: ctx.ingress_ifindex() as u32,
         instances: replicas.instances,
         addresses: addresses.turned_round(),
@@ -165,8 +166,9 @@ fn open(ctx: &XdpContext, key: &FlowKey, now: Now) -> Result<*mut Flow, Action> 
         state: state::ESTABLISHED,
         takeovers: 0,
         cold: 0,
-        pad: [0; 5],
+        marks: 0,
         handshake: 0,
+        timed_end: 0,
     };
     if DATAGRAM_FLOWS.insert(key, flow, 0).is_err() {
         report::count(Reason::FlowTableFull);

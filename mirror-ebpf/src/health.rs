@@ -20,6 +20,12 @@ pub(crate) struct World {
     pub(crate) ifindex: [u32; REPLICAS],
     /// How long ago the flow's SYN passed, when its SYN-ACK does, [`mirror_common::time::steps`].
     pub(crate) handshake: u32,
+    /// When the client's packet passes, in steps, if it may be timed.
+    pub(crate) now_steps: Opaque,
+    /// Bit per slot: it gets a copy of the client's packet.
+    pub(crate) copied: Opaque,
+    /// Whether the client's packet begins a request.
+    pub(crate) begins: Opaque,
     /// What the protocol notes.
     pub(crate) notes: Notes,
     /// What it makes of a replica's packet. Kept here so that the verifier goes on with one state
@@ -29,6 +35,24 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     /// See [`Self::forget`].
     forgotten: u8,
+}
+
+/// A number that the verifier does not follow: it goes on with one state instead of one for each value.
+pub(crate) struct Opaque(u32);
+
+impl Opaque {
+    #[inline(always)]
+    pub(crate) fn set(&mut self, value: u32) {
+        // SAFETY: the place is a field of our own; volatile, so that the optimiser does not take the short cut that the
+        // verifier is not to take.
+        unsafe { core::ptr::addr_of_mut!(self.0).write_volatile(value) };
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(&self) -> u32 {
+        // SAFETY: as in `set`.
+        unsafe { core::ptr::addr_of!(self.0).read_volatile() }
+    }
 }
 
 impl World {

@@ -16,6 +16,7 @@ mod icmp;
 mod instance_return;
 mod lock;
 mod maps;
+mod measure;
 mod packet;
 mod park;
 mod report;

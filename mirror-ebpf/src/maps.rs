@@ -8,7 +8,7 @@ use aya_ebpf::{
 use mirror_common::{
     event::Event,
     flow::{Flow, FlowKey, TcpFlow},
-    instance::{Instance, Vitals},
+    instance::{Instance, Measures, Vitals},
     limits,
     parked::Parked,
     reason::Reason,
@@ -18,6 +18,7 @@ use mirror_common::{
 
 use crate::{
     health::World,
+    measure::Stopwatch,
     packet::{
         headers::{Network, Transport},
         tcp_header::TcpHeader,
@@ -63,6 +64,10 @@ pub(crate) static INSTANCES: Array<Instance, { limits::INSTANCES as usize }> = A
 pub(crate) static VITALS: Array<Vitals, { limits::INSTANCES as usize }> = Array::new();
 
 #[btf_map]
+pub(crate) static MEASURES: PerCpuArray<Measures, { limits::INSTANCES as usize }> =
+    PerCpuArray::new();
+
+#[btf_map]
 pub(crate) static LINKS: HashMap<u32, u32, { limits::PORTS as usize }, NO_PREALLOC> =
     HashMap::new();
 
@@ -99,6 +104,7 @@ pub(crate) struct Scratch {
     pub(crate) transport: Transport,
     pub(crate) header: TcpHeader,
     pub(crate) world: World,
+    pub(crate) stopwatch: Stopwatch,
 }
 
 #[btf_map]

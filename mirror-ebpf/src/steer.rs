@@ -35,11 +35,11 @@ const CLONE_FRAME_MAX: usize = 4096 - 256 - 320 - core::mem::size_of::<Plan>() -
 
 /// The replica set for a new flow.
 #[inline(always)]
-pub(crate) fn choose(vni: u16, hash: u32) -> Option<(u32, &'static ReplicaSet)> {
+pub(crate) fn choose(vni: u16, hash: u32) -> Option<(u16, &'static ReplicaSet)> {
     let bucket = steering::bucket(hash, STEERING_BUCKETS);
     let set = *STEERING.get_value(u32::from(vni), &bucket)?;
     let replicas = SETS.get(set)?;
-    (replicas.replicas != 0).then_some((set, replicas))
+    (replicas.replicas != 0).then_some((set as u16, replicas))
 }
 
 /// Sends a packet to one instance, without a clone.
@@ -116,12 +116,12 @@ pub(crate) fn begin(plan: &mut Plan, transport: usize, flags: u8) {
 
 /// Sends a copy to every replica of a set.
 #[inline(always)]
-pub(crate) fn broadcast(ctx: &XdpContext, set: u32, plan: &Plan) -> Action {
+pub(crate) fn broadcast(ctx: &XdpContext, set: u16, plan: &Plan) -> Action {
     if address_frame(ctx, &CLONE_MARK).is_none() {
         return report::drop(Reason::Malformed);
     }
     attach(ctx, plan);
-    let Some(ports) = SET_PORTS.get(set) else {
+    let Some(ports) = SET_PORTS.get(u32::from(set)) else {
         return report::drop(Reason::NoPort);
     };
     match ports.redirect(0, BROADCAST) {

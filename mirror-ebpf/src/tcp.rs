@@ -5,6 +5,7 @@ pub(crate) mod returned;
 
 use aya_ebpf::programs::XdpContext;
 use mirror_common::{
+    answers::{is_before, is_some},
     event::kind,
     flow::{Flow, FlowKey, TcpFlow, protocol, state},
     instance,
@@ -22,6 +23,7 @@ use crate::{
     health::{self, World},
     lock,
     maps::{FLOWS, HALF_OPEN, INSTANCES, MIRRORED_FLOWS, Scratch, zero},
+    measure::{self, Stopwatch},
     packet::{
         headers::{Network, Transport},
         rewrite::{self, Bare, Fields, frame_addresses},
@@ -67,8 +69,10 @@ pub(crate) fn from_client(ctx: &XdpContext, scratch: &mut Scratch, vni: &Vni, no
         now,
     };
     match way_of(&packet, &mut scratch.flow) {
-        Way::Mirrored(flow) => mirrored_from_client(&packet, flow, &mut scratch.world),
-        Way::Plain(flow) => plain_from_client(&packet, flow),
+        Way::Mirrored(flow) => {
+            mirrored_from_client(&packet, flow, &mut scratch.world, &mut scratch.stopwatch)
+        }
+        Way::Plain(flow) => plain_from_client(&packet, flow, &mut scratch.stopwatch),
         Way::Stateless(reason) => stateless(&packet, reason),
         Way::Dropped(reason) => report::drop(reason),
     }
@@ -96,6 +100,7 @@ fn way_of(packet: &Packet<'_>, new: &mut TcpFlow) -> Way {
     if opens {
         found = begin_anew(packet, found);
     }
+    let repeated = opens && matches!(found, Found::HalfOpen(_));
     let half = match found {
         Found::Plain(flow) => return Way::Plain(flow),
         Found::Mirrored(flow) => return Way::Mirrored(flow),
@@ -109,6 +114,9 @@ fn way_of(packet: &Packet<'_>, new: &mut TcpFlow) -> Way {
     // SAFETY: the value outlives the program run; the protocol state is only read here.
     let flow = unsafe { &mut *half };
     let alone = flow.flow.replicas < 2;
+    if repeated {
+        measure::repeated_syn(flow, packet.now);
+    }
     if segment.is(bit::SYN | bit::RST) {
         return if alone {
             Way::Plain(&raw mut flow.flow)
@@ -194,6 +202,7 @@ fn open(packet: &Packet<'_>, flow: &mut TcpFlow) -> Result<*mut TcpFlow, Way> {
     flow.flow.opened_s = packet.now.s();
     flow.flow.seen_s = packet.now.s();
     flow.flow.set = set;
+    flow.flow.timed_end = segment.seq.wrapping_add(1);
     flow.flow.ifindex = packet.ctx.ingress_ifindex() as u32;
     flow.flow.instances = replicas.instances;
     flow.flow.addresses = addresses.turned_round();
@@ -226,7 +235,11 @@ fn stateless(packet: &Packet<'_>, reason: Reason) -> Action {
 
 /// A client's segment of a flow without mirrors.
 #[inline(always)]
-fn plain_from_client(packet: &Packet<'_>, flow: *mut Flow) -> Action {
+fn plain_from_client(
+    packet: &Packet<'_>,
+    flow: *mut Flow,
+    stopwatch: &mut Stopwatch,
+) -> Action {
     // SAFETY: the value outlives the program run; fields that two CPUs may write are single
     // words for which the last writer may win.
     let flow = unsafe { &mut *flow };
@@ -237,6 +250,15 @@ fn plain_from_client(packet: &Packet<'_>, flow: *mut Flow) -> Action {
     let instance = flow.instances[0];
     match INSTANCES.get(u32::from(instance)) {
         Some(entry) if entry.state & instance::state::REACHABLE != 0 => {
+            if segment.payload > 0 {
+                let now_steps = match flow.owes(0) {
+                    0 => stopwatch.start(packet.now),
+                    _ => 0,
+                };
+                if flow.ask_alone(segment, now_steps) != 0 {
+                    measure::request(instance);
+                }
+            }
             steer::to_known_instance(packet.ctx, instance, entry, tcp_header::asks(segment))
         }
         _ if packet.vni.flags & vni::flag::LEAVE_LOST != 0 => report::drop(Reason::NoReplica),
@@ -259,7 +281,12 @@ fn close_plain(flow: &mut Flow, segment: &Segment) {
 
 /// A client's segment of a mirrored flow.
 #[inline(always)]
-fn mirrored_from_client(packet: &Packet<'_>, flow: *mut TcpFlow, world: &mut World) -> Action {
+fn mirrored_from_client(
+    packet: &Packet<'_>,
+    flow: *mut TcpFlow,
+    world: &mut World,
+    stopwatch: &mut Stopwatch,
+) -> Action {
     // SAFETY: the value outlives the program run; protocol state is only changed under the lock.
     let flow = unsafe { &mut *flow };
     let segment = &packet.header.segment;
@@ -270,6 +297,11 @@ fn mirrored_from_client(packet: &Packet<'_>, flow: *mut TcpFlow, world: &mut Wor
     plan.head.edges = packet.header.options.sack + 2;
     plan.head.blocks = packet.header.options.blocks;
     let too_large = !steer::can_clone(packet.ctx);
+    world.now_steps.set(0);
+    world.copied.set(0);
+    if is_some(segment.payload) & (flow.flow.is_timed() ^ 1) != 0 {
+        world.now_steps.set(stopwatch.start(packet.now));
+    }
     let Some(held) = lock::take(steering::hash(packet.key)) else {
         return report::drop(Reason::NoReplica);
     };
@@ -278,16 +310,31 @@ fn mirrored_from_client(packet: &Packet<'_>, flow: *mut TcpFlow, world: &mut Wor
     if too_large {
         chill_mirrors(flow, notes);
     }
+    let passed = flow.sync.client_nxt;
     let verdict = client::receive(flow, segment, conditions, notes);
     for slot in 0..REPLICAS as u8 {
         let index = usize::from(slot);
         let copy = &mut plan.copies[index];
         if client::copy_for(flow, slot, segment, conditions, copy) {
             copy.ifindex = world.ifindex[index];
+            world.copied.set(world.copied.get() | 1 << slot);
         }
     }
+    let asks = is_some(segment.payload);
+    let again = is_before(segment.seq, passed);
+    let new = (again ^ 1) & (is_before(flow.sync.client_nxt, segment.end()) ^ 1);
+    let (slots, now_steps) = (world.copied.get() as u8, world.now_steps.get());
+    let begins = (flow.flow).ask(segment, slots, asks & new, asks & again, now_steps);
+    world.begins.set(begins);
     drop(held);
     report::notes(packet.ctx, packet.key, flow, notes);
+    if world.begins.get() != 0 {
+        for copy in &plan.copies {
+            if copy.ifindex != 0 {
+                measure::request(copy.instance);
+            }
+        }
+    }
     match verdict {
         client::Verdict::Clone if too_large => report::drop(Reason::TooLargeToClone),
         client::Verdict::Clone => steer::broadcast(packet.ctx, flow.flow.set, plan),

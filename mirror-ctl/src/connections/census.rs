@@ -93,6 +93,7 @@ mod tests {
             opened_s: 0,
             seen_s: 0,
             set: 0,
+            timed_at: 0,
             ifindex: 1,
             instances: [0; 4],
             addresses: Addresses::default(),
@@ -101,8 +102,9 @@ mod tests {
             state: state::ESTABLISHED,
             takeovers: 0,
             cold: 0,
-            pad: [0; 5],
+            marks: 0,
             handshake: 0,
+            timed_end: 0,
         };
         let mut sync = TcpSync::default();
         sync.replicas[0].state = slot::WARM;

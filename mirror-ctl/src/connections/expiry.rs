@@ -40,6 +40,7 @@ mod tests {
             opened_s: 0,
             seen_s: time::s(SEEN_NS),
             set: 0,
+            timed_at: 0,
             ifindex: 0,
             instances: [0; 4],
             addresses: Addresses::default(),
@@ -48,8 +49,9 @@ mod tests {
             state,
             takeovers: 0,
             cold: 0,
-            pad: [0; 5],
+            marks: 0,
             handshake: 0,
+            timed_end: 0,
         }
     }
 

@@ -186,6 +186,7 @@ pub(super) mod tests {
             opened_s: 0,
             seen_s: 0,
             set: 0,
+            timed_at: 0,
             ifindex: 7,
             instances: [1, 2, 0, 0],
             addresses: Addresses::new([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]),
@@ -194,8 +195,9 @@ pub(super) mod tests {
             state: state::ESTABLISHED,
             takeovers: 0,
             cold: 0,
-            pad: [0; 5],
+            marks: 0,
             handshake: 0,
+            timed_end: 0,
         }
     }
 

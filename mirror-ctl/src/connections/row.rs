@@ -243,6 +243,7 @@ pub(super) mod tests {
             opened_s: 90,
             seen_s: 99,
             set: 0,
+            timed_at: 0,
             ifindex: 1,
             instances: [3, 4, 0, 0],
             addresses: Addresses::default(),
@@ -251,8 +252,9 @@ pub(super) mod tests {
             state: state::ESTABLISHED,
             takeovers: 0,
             cold: 0,
-            pad: [0; 5],
+            marks: 0,
             handshake: 0,
+            timed_end: 0,
         }
     }
 

@@ -102,7 +102,7 @@ fn sweep(
     let mut expired: Vec<(FlowTable, FlowKey)> = Vec::new();
     maps.walk_flows(
         |entry| {
-            found.sets.insert(entry.flow.set);
+            found.sets.insert(entry.flow.set.into());
             found.census.count(&entry, |number| dead.contains(&number));
             if is_expired(entry.table, entry.flow, now_s, limit(entry.key)) {
                 expired.push((entry.table, *entry.key));

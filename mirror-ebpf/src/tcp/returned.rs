@@ -8,7 +8,7 @@ use mirror_common::{
     reason::Reason,
     steering,
     tcp::{
-        Segment, option,
+        Segment, flag, option,
         replica::{self, Output, Verdict},
         segment::bit,
     },
@@ -22,6 +22,7 @@ use crate::{
     health::{self, World},
     lock,
     maps::Scratch,
+    measure,
     packet::{
         rewrite::{self, Bare, Fields},
         tcp_header,
@@ -106,8 +107,10 @@ fn answered(half: &mut TcpFlow, segment: &Segment) {
     half.sync.isn = segment.seq;
     if half.flow.state == state::HANDSHAKE {
         half.flow.state = state::ANSWERED;
+        half.sync.replicas[0].flags |= flag::SYN_ACK;
         let steps = Now::exact().steps().wrapping_sub(half.sync.syn_steps);
         half.flow.handshake = handshake(steps);
+        measure::handshake(half.flow.instances[0], steps);
     }
 }
 
@@ -120,6 +123,7 @@ fn plain_from_replica(packet: &Packet<'_>, flow: *mut Flow, instance: u16) -> Ac
         return report::drop(Reason::NotReplica);
     }
     let segment = &packet.header.segment;
+    measure::heard(flow, 0, instance, segment, packet.now);
     if segment.is(bit::FIN) && flow.state == state::CLOSING {
         flow.state = state::CLOSED;
     }
@@ -156,11 +160,16 @@ fn mirrored_from_replica(
     };
     let from = world.forget(from) & (REPLICAS as u8 - 1);
     let segment = &packet.header.segment;
+    measure::heard(&mut flow.flow, from, instance, segment, packet.now);
     health::look(world, &flow.flow, packet.vni, packet.now);
     if segment.is(bit::SYN) {
         let now = Now::exact();
         world.conditions.now_ms = now.ms();
         world.handshake = now.steps().wrapping_sub(flow.sync.syn_steps);
+        let accepts = segment.is(bit::ACK) & (segment.ack == flow.sync.client_isn.wrapping_add(1));
+        if accepts & (flow.replica(from).flags & flag::SYN_ACK == 0) {
+            measure::handshake(instance, world.handshake);
+        }
         health::find_unresponsive(&flow.flow, world, now);
     }
     let (conditions, notes) = (&world.conditions, &mut world.notes);

@@ -218,6 +218,7 @@ impl Middle {
                 opened_s: now_s,
                 seen_s: now_s,
                 set: 0,
+                timed_at: 0,
                 ifindex: 0,
                 instances,
                 addresses: Addresses::default(),
@@ -226,8 +227,9 @@ impl Middle {
                 state: state::HANDSHAKE,
                 takeovers: 0,
                 cold: 0,
-                pad: [0; 5],
+                marks: 0,
                 handshake: 0,
+                timed_end: 0,
             },
             sync: Default::default(),
         };

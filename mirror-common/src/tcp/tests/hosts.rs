@@ -148,6 +148,7 @@ pub(super) fn new_flow(replicas: u8) -> TcpFlow {
             opened_s: 0,
             seen_s: 0,
             set: 0,
+            timed_at: 0,
             ifindex: 1,
             instances: [10, 11, 12, 13],
             addresses: Addresses::default(),
@@ -156,8 +157,9 @@ pub(super) fn new_flow(replicas: u8) -> TcpFlow {
             state: state::HANDSHAKE,
             takeovers: 0,
             cold: 0,
-            pad: [0; 5],
+            marks: 0,
             handshake: 0,
+            timed_end: 0,
         },
         sync: Default::default(),
     }

@@ -173,7 +173,8 @@ impl Rig {
             packets: 0,
             opened_s: now_s,
             seen_s: now_s,
-            set: mirrors as u32,
+            set: mirrors as u16,
+            timed_at: 0,
             ifindex: self.client_link,
             instances: members(replicas),
             addresses: Addresses::new(MacAddr::local(0, 2).0, MacAddr::local(0, 1).0),
@@ -182,8 +183,9 @@ impl Rig {
             state: state::ESTABLISHED,
             takeovers: 0,
             cold: 0,
-            pad: [0; 5],
+            marks: 0,
             handshake: 0,
+            timed_end: 0,
         };
         let mut sync = TcpSync {
             client_isn: CLIENT_SEQ - 1,
