@@ -65,7 +65,8 @@ impl Flow {
     ) -> u32 {
         let (slots, new) = (slots & ALL_TIMED, new & 1);
         let begins = new & (self.owes(self.active) ^ 1);
-        let marks = self.marks & !(ALL_TIMED * (again & 1) as u8) | (slots << REPLICAS) * new as u8;
+        let marks =
+            self.marks & !(ALL_TIMED * (again & 1) as u8) | ((slots << REPLICAS) * new as u8);
         let busy = is_some((marks & slots).into());
         let starts = new & (busy ^ 1);
         let timed = slots * (starts & now_steps >> 31) as u8;
@@ -93,10 +94,10 @@ impl Flow {
     pub fn settled(&self, slot: u8, segment: &Segment, now_steps: u32) -> Settled {
         let place = slot & 3;
         let flags = u32::from(segment.flags);
-        let ends = flags / u32::from(bit::FIN) | flags / u32::from(bit::RST);
+        let ends = (flags / u32::from(bit::FIN)) | (flags / u32::from(bit::RST));
         let speaks = is_some(segment.payload) | ends & 1;
         let timed = u32::from(self.marks >> place)
-            & flags / u32::from(bit::ACK)
+            & (flags / u32::from(bit::ACK))
             & (is_before(segment.ack, self.timed_end) ^ 1)
             & 1;
         let marks = mark::OWES * speaks as u8 + mark::TIMED * timed as u8;
@@ -280,7 +281,10 @@ mod tests {
     fn a_flow_without_numbers_knows_the_beginning_of_a_request() {
         let mut flow = flow();
         assert!(ask_alone(&mut flow, &data(1_000, 50), NOW));
-        assert!(!ask_alone(&mut flow, &data(1_050, 50), NOW + 1), "more of it");
+        assert!(
+            !ask_alone(&mut flow, &data(1_050, 50), NOW + 1),
+            "more of it"
+        );
         assert_eq!(time(&mut flow, 0, 1_100, 4), Some(4));
         hear(&mut flow, 0, &data(7, 1), NOW);
         assert_eq!(flow.owes(0), 0);
@@ -309,7 +313,11 @@ mod tests {
         ] {
             let mut flow = flow();
             ask(&mut flow, 1_000, 1, NOW);
-            assert_eq!(time(&mut flow, 0, 1_050, after), Some(expected), "{after:#x}");
+            assert_eq!(
+                time(&mut flow, 0, 1_050, after),
+                Some(expected),
+                "{after:#x}"
+            );
         }
     }
 

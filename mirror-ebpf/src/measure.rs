@@ -100,7 +100,9 @@ pub(crate) fn repeated_syn(half: &TcpFlow, now: Now) {
         let replica = &half.sync.replicas[number];
         let answered = replica.flags & flag::SYN_ACK != 0 || replica.state == slot::COLD;
         if number < usize::from(half.flow.replicas) && !answered {
-            of(half.flow.instances[number], |measures| measures.unanswered += 1);
+            of(half.flow.instances[number], |measures| {
+                measures.unanswered += 1
+            });
         }
     }
 }

@@ -235,11 +235,7 @@ fn stateless(packet: &Packet<'_>, reason: Reason) -> Action {
 
 /// A client's segment of a flow without mirrors.
 #[inline(always)]
-fn plain_from_client(
-    packet: &Packet<'_>,
-    flow: *mut Flow,
-    stopwatch: &mut Stopwatch,
-) -> Action {
+fn plain_from_client(packet: &Packet<'_>, flow: *mut Flow, stopwatch: &mut Stopwatch) -> Action {
     // SAFETY: the value outlives the program run; fields that two CPUs may write are single
     // words for which the last writer may win.
     let flow = unsafe { &mut *flow };
