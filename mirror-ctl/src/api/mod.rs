@@ -110,15 +110,11 @@ pub fn serve(listeners: Listeners, shared: Shared) -> io::Result<()> {
     let server = move || {
         crate::dataplane::set_nice(0);
         runtime.block_on(async {
-            let over_tcp: [(_, fn(Shared) -> Router); 2] = [
-                (listeners.metrics, metrics::router),
-                (listeners.page, page::router),
-            ];
-            for (listener, router) in over_tcp {
-                let Some(listener) = listener else { continue };
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                let router = router(shared.clone());
-                tokio::spawn(async move { axum::serve(listener, router).await });
+            if let Some(listener) = listeners.metrics {
+                serve_over_tcp(listener, metrics::router(shared.clone()))?;
+            }
+            if let Some(listener) = listeners.page {
+                serve_over_tcp(listener, page::router(shared.clone()))?;
             }
             let listener = Limited::new(tokio::net::UnixListener::from_std(listeners.api)?);
             let service = router(shared).into_make_service_with_connect_info::<Peer>();
@@ -133,6 +129,12 @@ pub fn serve(listeners: Listeners, shared: Shared) -> io::Result<()> {
             }
         })
         .map(drop)
+}
+
+fn serve_over_tcp(listener: TcpListener, router: Router) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(())
 }
 
 fn router(shared: Shared) -> Router {
