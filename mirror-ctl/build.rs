@@ -1,5 +1,5 @@
-//! Puts the eBPF object where `dataplane::object` embeds it. The object is built for another
-//! target with its own flags, which is `cargo xtask build`'s job.
+//! Puts the eBPF objects where `dataplane::object` embeds them: the normal programs' and, beside it, their traced variant's. They
+//! are built for another target with its own flags, which is `cargo xtask build`'s job.
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -17,10 +17,15 @@ fn main() -> ExitCode {
         );
         return ExitCode::FAILURE;
     };
-    println!("cargo::rerun-if-changed={}", object.display());
-    if let Err(error) = fs::copy(&object, out.join("mirror-ebpf")) {
-        println!("cargo::error={}: {error}", object.display());
-        return ExitCode::FAILURE;
+    for (object, name) in [
+        (object.with_extension("traced"), "mirror-ebpf.traced"),
+        (object, "mirror-ebpf"),
+    ] {
+        println!("cargo::rerun-if-changed={}", object.display());
+        if let Err(error) = fs::copy(&object, out.join(name)) {
+            println!("cargo::error={}: {error}", object.display());
+            return ExitCode::FAILURE;
+        }
     }
     ExitCode::SUCCESS
 }

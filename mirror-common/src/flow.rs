@@ -65,7 +65,7 @@ pub mod state {
 
 /// What is kept of every flow.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
     /// Packets in both directions as the client counts them.
     pub packets: u64,

@@ -17,9 +17,9 @@ pub struct Histogram {
     /// All times added up, [`crate::time::steps`].
     pub sum: u64,
     /// By [`bucket`].
-    pub counts: [u32; BUCKETS],
+    pub counts: [u64; BUCKETS],
 }
-assert_size!(Histogram, 8 + 4 * 64);
+assert_size!(Histogram, 8 + 8 * 64);
 
 impl Default for Histogram {
     fn default() -> Self {
@@ -35,8 +35,21 @@ impl Histogram {
     #[inline(always)]
     pub fn count(&mut self, steps: u32) {
         self.sum += u64::from(steps);
-        let count = &mut self.counts[bucket(steps)];
-        *count = count.wrapping_add(1);
+        self.counts[bucket(steps)] += 1;
+    }
+
+    /// Adds what another one has counted.
+    pub fn add(&mut self, other: &Self) {
+        self.sum += other.sum;
+        for (count, of_other) in self.counts.iter_mut().zip(&other.counts) {
+            *count += of_other;
+        }
+    }
+
+    /// How many times it has counted.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.counts.iter().sum()
     }
 }
 

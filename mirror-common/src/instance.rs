@@ -83,6 +83,48 @@ pub struct Measures {
     /// SYNs that clients sent again because the instance had not answered.
     pub unanswered: u64,
 }
-assert_size!(Measures, 544);
+assert_size!(Measures, 1056);
+
+impl Measures {
+    /// Adds what another CPU has measured.
+    pub fn add(&mut self, other: &Self) {
+        self.handshake.add(&other.handshake);
+        self.ack.add(&other.ack);
+        self.requests += other.requests;
+        self.unanswered += other.unanswered;
+    }
+}
 
 pod!(Instance, Measures, Vitals);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cpus_measure_adds_up() {
+        let one = |steps, requests| {
+            let mut measures = Measures {
+                requests,
+                unanswered: 1,
+                ..Measures::default()
+            };
+            measures.handshake.count(steps);
+            (0..2).for_each(|_| measures.ack.count(steps));
+            measures
+        };
+        let mut total = one(3, 5);
+        total.add(&one(9, 7));
+        let mut expected = Measures {
+            requests: 12,
+            unanswered: 2,
+            ..Measures::default()
+        };
+        for steps in [3, 9] {
+            expected.handshake.count(steps);
+            (0..2).for_each(|_| expected.ack.count(steps));
+        }
+        assert_eq!(total, expected);
+        assert_eq!(total.ack.number(), 4);
+    }
+}

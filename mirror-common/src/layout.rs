@@ -12,7 +12,9 @@ use crate::{
     parked::Parked,
     plan::{Copy, Head, Plan},
     replica_set::ReplicaSet,
+    steering::Source,
     tcp::{Replica, TcpSync},
+    trace::{Filter, Record},
     vni::{Vni, VniKey},
 };
 
@@ -46,6 +48,13 @@ assert_offsets!(Event {
     from: 34,
     to: 36,
     pad: 38,
+});
+assert_offsets!(Filter {
+    until_ns: 0,
+    mask: 8,
+    key: 32,
+    frame_bytes: 56,
+    programs: 60,
 });
 assert_offsets!(Flow {
     packets: 0,
@@ -100,9 +109,24 @@ assert_offsets!(Head {
 });
 assert_offsets!(Measures {
     handshake: 0,
-    ack: 264,
-    requests: 528,
-    unanswered: 536,
+    ack: 520,
+    requests: 1040,
+    unanswered: 1048,
+});
+assert_offsets!(Record {
+    time_ns: 0,
+    reasons: 8,
+    flow: 16,
+    packet: 40,
+    cpu: 44,
+    length: 48,
+    captured: 52,
+    ifindex: 56,
+    instance: 60,
+    program: 62,
+    moment: 63,
+    action: 64,
+    pad: 65,
 });
 assert_offsets!(Replica {
     isn: 0,
@@ -126,6 +150,7 @@ assert_offsets!(ReplicaSet {
     replicas: 8,
     pad: 9,
 });
+assert_offsets!(Source { vni: 0, client: 4 });
 assert_offsets!(TcpFlow { flow: 0, sync: 56 });
 assert_offsets!(TcpSync {
     client_isn: 0,

@@ -10,6 +10,10 @@ pub const VNIS: u32 = 1024;
 pub const VNI_ADDRESSES: u32 = 4096;
 /// Replica sets alive at a time; old ones live until their flows end.
 pub const REPLICA_SETS: u32 = 4096;
+/// Steering tables for the clients of one zone, over all VNIs: they come after those of the VNIs.
+pub const ZONE_TABLES: u32 = 512;
+/// Prefixes of zones, once for each VNI that has a table for some zone.
+pub const SOURCES: u32 = 16_384;
 /// Interfaces that can be a redirect target.
 pub const PORTS: u32 = 1024;
 /// Buckets of a steering table; prime, as Maglev asks.
@@ -44,3 +48,7 @@ pub const SACK_BLOCKS: usize = 4;
 /// How long an evacuation waits, per flow, for the moment at which nothing has to be
 /// retransmitted, in milliseconds.
 pub const EVACUATION_PATIENCE_MS: u32 = 1_000;
+/// Bytes of a frame that a trace keeps at most; a power of two.
+pub const TRACE_FRAME_MAX: u32 = 4096;
+/// Bytes of the ring buffer of a trace; a power of two.
+pub const TRACE_RING_BYTES: u32 = 4 << 20;

@@ -16,6 +16,8 @@ pub mod flag {
     pub const QUOTES_TCP: u8 = 4;
     /// A SYN: starts the clock of [`crate::instance::Vitals::syn_since_ns`].
     pub const SYN: u8 = 8;
+    /// Its flow is traced. Only the traced variant of the programs sets it and looks at it.
+    pub const TRACED: u8 = 16;
 }
 
 /// One copy.

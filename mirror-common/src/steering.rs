@@ -1,6 +1,31 @@
 //! Which bucket of a steering table a new flow falls into.
 
-use crate::flow::FlowKey;
+use crate::{
+    assert_size,
+    flow::{Address, FlowKey},
+    pod,
+};
+
+/// A client of a VNI, as the table of zones' prefixes is asked for it. Behind the prefix's length it is aligned, and a prefix has the
+/// bits of the VNI's number in front.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Source {
+    /// The VNI's number.
+    pub vni: u32,
+    /// The client's address.
+    pub client: Address,
+}
+assert_size!(Source, 20);
+
+impl Source {
+    /// Bits of the VNI's number.
+    pub const VNI_BITS: u32 = 32;
+    /// All bits.
+    pub const BITS: u32 = Self::VNI_BITS + 128;
+}
+
+pod!(Source);
 
 /// Hash of a flow, the same in both directions and on every host. Every part of it may be used: the
 /// high bits choose a bucket, the low ones a lock.

@@ -12,6 +12,10 @@ pub mod flag {
     pub const VOTE_ON_CLOSE: u8 = 4;
     /// A flow whose active instance died without a warm mirror is left alone, not reset.
     pub const LEAVE_LOST: u8 = 8;
+    /// There are steering tables for the clients of some zones.
+    pub const ZONED: u8 = 16;
+    /// Mirrors are compared and never made active. Goes without [`HOLD_ACKS`] and [`VOTE_ON_CLOSE`].
+    pub const SHADOW: u8 = 32;
 }
 
 /// One VNI address: key of the VNI table.

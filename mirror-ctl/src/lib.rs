@@ -14,7 +14,9 @@ pub mod metrics;
 pub mod mirroring;
 pub mod netlink;
 pub mod notify;
+pub mod privileges;
 pub mod routing;
+pub mod trace;
 
 /// The API's socket unless the configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/mirror/agent.sock";

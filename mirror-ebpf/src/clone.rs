@@ -9,6 +9,7 @@ use mirror_common::{
     reason::Reason,
     steering,
     tcp::{Segment, client},
+    trace::NOBODY,
     vni::{Vni, VniKey},
 };
 
@@ -20,7 +21,7 @@ use crate::{
     maps::{self, DATAGRAM_FLOWS, INSTANCES, Scratch, VNIS},
     packet::{at, headers, rewrite, tcp_header},
     report::{self, Now},
-    steer,
+    steer, trace,
 };
 
 /// Takes in a frame that is about to leave.
@@ -28,7 +29,9 @@ use crate::{
 pub(crate) fn run(ctx: &XdpContext) -> Action {
     // SAFETY: devmap programs have this field (Linux 5.8, struct xdp_md).
     let egress = unsafe { (*ctx.ctx).egress_ifindex };
+    trace::leaves_by(egress);
     if let Some((head, copy)) = steer::detach(ctx, egress) {
+        trace::planned(ctx, &head);
         return match copy.ifindex {
             0 => report::drop(Reason::CloneUnwanted),
             _ => send(ctx, &head, &copy),
@@ -118,6 +121,7 @@ fn plan_for(ctx: &XdpContext, egress: u32, scratch: &mut Scratch) -> Option<()> 
                 blocks: header.options.blocks,
                 ..Head::new(transport.offset(), flags)
             };
+            trace::arrived(ctx, &key, NOBODY);
             tcp_copy(&key, &header.segment, vni, egress, world)
         }
         protocol::UDP => {
@@ -127,6 +131,7 @@ fn plan_for(ctx: &XdpContext, egress: u32, scratch: &mut Scratch) -> Option<()> 
             let ports = ((ports >> 16) as u16, ports as u16);
             let key = flow::key(vni, &network.source, protocol::UDP, ports.0, ports.1);
             world.plan.head = Head::new(transport.offset(), 0);
+            trace::arrived(ctx, &key, NOBODY);
             datagram_copy(vni, &key, egress, world)
         }
         _ => {
@@ -136,8 +141,14 @@ fn plan_for(ctx: &XdpContext, egress: u32, scratch: &mut Scratch) -> Option<()> 
                 ..Head::new(transport.offset(), quoted.flags)
             };
             match quoted.flow {
-                icmp::Concerns::Tcp(key) => tcp_copy(&key, &Segment::default(), vni, egress, world),
-                icmp::Concerns::Datagram(key) => datagram_copy(vni, &key, egress, world),
+                icmp::Concerns::Tcp(key) => {
+                    trace::arrived(ctx, &key, NOBODY);
+                    tcp_copy(&key, &Segment::default(), vni, egress, world)
+                }
+                icmp::Concerns::Datagram(key) => {
+                    trace::arrived(ctx, &key, NOBODY);
+                    datagram_copy(vni, &key, egress, world)
+                }
             }
         }
     }

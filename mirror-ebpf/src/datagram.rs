@@ -8,9 +8,9 @@ use mirror_common::{
     limits::REPLICAS,
     plan,
     reason::Reason,
-    steering,
     tcp::Conditions,
-    vni::Vni,
+    trace::NOBODY,
+    vni::{self, Vni},
 };
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     maps::{DATAGRAM_FLOWS, Scratch},
     packet::{at, headers::Transport, rewrite::frame_addresses},
     report::{self, Now},
-    steer,
+    steer, trace,
 };
 
 /// The ports of a UDP header, source first, host order.
@@ -81,9 +81,10 @@ pub(crate) fn from_client(
     now: Now,
     world: &mut World,
 ) -> Action {
+    trace::arrived(ctx, key, NOBODY);
     let flow = match DATAGRAM_FLOWS.get_ptr_mut(key) {
         Some(flow) => flow,
-        None => match open(ctx, key, now) {
+        None => match open(ctx, key, vni.flags, now) {
             Ok(flow) => flow,
             Err(action) => return action,
         },
@@ -128,6 +129,7 @@ pub(crate) fn from_replica(
     now: Now,
     world: &mut World,
 ) -> Action {
+    trace::arrived(ctx, key, instance);
     report::heard(instance, now);
     let Some(flow) = DATAGRAM_FLOWS.get_ptr_mut(key) else {
         return report::drop(Reason::ReturnWithoutFlow);
@@ -145,8 +147,8 @@ pub(crate) fn from_replica(
 
 /// Opens a flow.
 #[inline(always)]
-fn open(ctx: &XdpContext, key: &FlowKey, now: Now) -> Result<*mut Flow, Action> {
-    let Some((set, replicas)) = steer::choose(key.vni, steering::hash(key)) else {
+fn open(ctx: &XdpContext, key: &FlowKey, flags: u8, now: Now) -> Result<*mut Flow, Action> {
+    let Some((set, replicas)) = steer::choose(key, flags) else {
         return Err(report::drop(Reason::NoReplicaSet));
     };
     let Some(addresses) = frame_addresses(ctx) else {
@@ -194,6 +196,9 @@ fn follow_health(flow: &mut Flow, key: &FlowKey, conditions: &Conditions) -> Opt
         if conditions.state_of(slot) > conditions.state_of(best) {
             best = slot;
         }
+    }
+    if conditions.has(vni::flag::SHADOW) {
+        best = active;
     }
     if !conditions.is_reachable(best) {
         return None;

@@ -37,6 +37,10 @@ pub(crate) struct World {
     forgotten: u8,
 }
 
+// A plan is copied from here by words.
+const _: () =
+    assert!(core::mem::offset_of!(World, plan).is_multiple_of(8) && align_of::<World>() == 8);
+
 /// A number that the verifier does not follow: it goes on with one state instead of one for each value.
 pub(crate) struct Opaque(u32);
 

@@ -9,6 +9,7 @@ use mirror_common::{
     plan,
     reason::Reason,
     tcp::{Segment, client, segment::bit},
+    trace::NOBODY,
     vni::Vni,
 };
 
@@ -22,7 +23,7 @@ use crate::{
         headers::{Network, Transport, quoted_v4},
     },
     report::{self, Now},
-    steer,
+    steer, trace,
 };
 
 /// What an ICMP message concerns.
@@ -202,6 +203,13 @@ pub(crate) fn plan_for(
     })
 }
 
+/// Finds the flow that a client's error is about, which may be traced.
+#[inline(always)]
+fn traced(ctx: &XdpContext, key: &FlowKey, vni: &Vni) -> Found {
+    trace::arrived(ctx, key, NOBODY);
+    flow::find_tcp(key, vni)
+}
+
 /// An error on the way from the client's side: to every replica of the flow.
 #[inline(always)]
 fn error_from_client(
@@ -216,7 +224,7 @@ fn error_from_client(
         return report::drop(Reason::Malformed);
     };
     match quoted.flow {
-        Concerns::Tcp(key) => match flow::find_tcp(&key, vni) {
+        Concerns::Tcp(key) => match traced(ctx, &key, vni) {
             // Errors are short (RFC 1812, 4.3.2.3; RFC 4443, 2.4): no honest one is lost.
             Found::Mirrored(_) if !steer::can_clone(ctx) => report::drop(Reason::TooLargeToClone),
             Found::Mirrored(flow) => {
@@ -280,6 +288,7 @@ fn error_from_replica(
     if quoted.protocol != protocol::TCP {
         return datagram::from_replica(ctx, vni, &key, instance, now, &mut scratch.world);
     }
+    trace::arrived(ctx, &key, instance);
     report::heard(instance, now);
     let flow = match flow::find_tcp(&key, vni) {
         // SAFETY: the value outlives the program run.

@@ -22,29 +22,34 @@ mod park;
 mod report;
 mod steer;
 mod tcp;
+mod trace;
 mod vni_ingress;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use mirror_common::trace::program;
 
 /// Client traffic: attached to each interface on which a VNI's packets arrive.
 #[xdp]
 #[inline(always)]
 pub fn vni_ingress(ctx: XdpContext) -> u32 {
-    vni_ingress::run(&ctx).action()
+    trace::begin(program::VNI_INGRESS);
+    trace::end(&ctx, vni_ingress::run(&ctx)).number()
 }
 
 /// Replies of instances: attached to each instance link.
 #[xdp]
 #[inline(always)]
 pub fn instance_return(ctx: XdpContext) -> u32 {
-    instance_return::run(&ctx).action()
+    trace::begin(program::INSTANCE_RETURN);
+    trace::end(&ctx, instance_return::run(&ctx)).number()
 }
 
 /// One copy on its way out: runs for every entry of every devmap.
 #[xdp(map = "devmap")]
 #[inline(always)]
 pub fn clone(ctx: XdpContext) -> u32 {
-    clone::run(&ctx).action()
+    trace::begin(program::CLONE);
+    trace::end(&ctx, clone::run(&ctx)).number()
 }
 
 /// What becomes of a packet, with the reason under which it is counted.
@@ -60,7 +65,7 @@ pub(crate) enum Action {
 }
 
 impl Action {
-    fn action(self) -> u32 {
+    fn number(self) -> u32 {
         match self {
             Self::Pass => xdp_action::XDP_PASS,
             Self::Drop => xdp_action::XDP_DROP,

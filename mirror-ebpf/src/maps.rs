@@ -2,7 +2,9 @@
 
 use aya_ebpf::{
     bindings::bpf_spin_lock,
-    btf_maps::{Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{
+        Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf,
+    },
     macros::btf_map,
 };
 use mirror_common::{
@@ -13,6 +15,7 @@ use mirror_common::{
     parked::Parked,
     reason::Reason,
     replica_set::ReplicaSet,
+    steering::Source,
     vni::{Vni, VniKey},
 };
 
@@ -42,8 +45,14 @@ pub(crate) static VNIS: HashMap<VniKey, Vni, { limits::VNI_ADDRESSES as usize },
     HashMap::new();
 
 #[btf_map]
-pub(crate) static STEERING: ArrayOfMaps<SteeringTable, { limits::VNIS as usize }> =
-    ArrayOfMaps::new();
+pub(crate) static STEERING: ArrayOfMaps<
+    SteeringTable,
+    { (limits::VNIS + limits::ZONE_TABLES) as usize },
+> = ArrayOfMaps::new();
+
+/// Where the clients of some VNIs are: prefix to the number of a steering table.
+#[btf_map]
+pub(crate) static SOURCES: LpmTrie<Source, u32, { limits::SOURCES as usize }> = LpmTrie::new();
 
 #[btf_map]
 pub(crate) static SETS: Array<ReplicaSet, { limits::REPLICA_SETS as usize }> = Array::new();

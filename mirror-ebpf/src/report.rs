@@ -17,6 +17,7 @@ use mirror_common::{
 use crate::{
     Action,
     maps::{COUNTERS, EVENTS, VITALS},
+    trace,
 };
 
 /// The time of one packet.
@@ -67,6 +68,7 @@ impl Now {
 /// Counts a reason.
 #[inline(always)]
 pub(crate) fn count(reason: Reason) {
+    trace::counted(reason);
     if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
         // SAFETY: a per-CPU slot, which nothing else on this CPU writes meanwhile.
         unsafe { *counter += 1 };
@@ -90,6 +92,7 @@ pub(crate) fn pass(reason: Reason) -> Action {
 /// A packet goes to an instance. `asks`: it asks for an answer.
 #[inline(always)]
 pub(crate) fn sent(instance: u16, asks: bool) {
+    trace::concerns(instance);
     if let Some(vitals) = VITALS.get_ptr_mut(u32::from(instance)) {
         // SAFETY: single words of a live map value; counts may lose a race between CPUs, which
         // their readers allow for.

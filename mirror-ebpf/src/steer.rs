@@ -3,25 +3,28 @@
 use core::ptr::addr_of;
 
 use aya_ebpf::{
+    btf_maps::lpm_trie::Key,
     helpers::{bpf_redirect, bpf_xdp_adjust_meta},
     programs::XdpContext,
 };
 use mirror_common::{
     ethernet::Addresses,
-    flow::Flow,
+    flow::{Flow, FlowKey},
     instance::Instance,
     limits::{REPLICAS, STEERING_BUCKETS},
     plan::{self, Copy, Head, Plan},
     reason::Reason,
     replica_set::ReplicaSet,
-    steering,
+    steering::{self, Source},
+    vni::flag,
 };
 
 use crate::{
     Action,
-    maps::{INSTANCES, PORTS, SET_PORTS, SETS, STEERING},
+    maps::{INSTANCES, PORTS, SET_PORTS, SETS, SOURCES, STEERING},
     packet::rewrite::address_frame,
     report::{self, count},
+    trace,
 };
 
 /// `BPF_F_BROADCAST` (Linux 5.13, include/uapi/linux/bpf.h).
@@ -33,13 +36,29 @@ pub(crate) const CLONE_MARK: Addresses = Addresses::new(*b"\x02CLONE", *b"\x02CL
 /// (`xdpf_clone`, net/core/xdp.c).
 const CLONE_FRAME_MAX: usize = 4096 - 256 - 320 - core::mem::size_of::<Plan>() - 40;
 
-/// The replica set for a new flow.
+/// The replica set for a new flow. `flags`: those of its VNI.
 #[inline(always)]
-pub(crate) fn choose(vni: u16, hash: u32) -> Option<(u16, &'static ReplicaSet)> {
-    let bucket = steering::bucket(hash, STEERING_BUCKETS);
-    let set = *STEERING.get_value(u32::from(vni), &bucket)?;
+pub(crate) fn choose(key: &FlowKey, flags: u8) -> Option<(u16, &'static ReplicaSet)> {
+    let bucket = steering::bucket(steering::hash(key), STEERING_BUCKETS);
+    let table = match flags & flag::ZONED {
+        0 => u32::from(key.vni),
+        _ => table_of(key),
+    };
+    let set = *STEERING.get_value(table, &bucket)?;
     let replicas = SETS.get(set)?;
     (replicas.replicas != 0).then_some((set as u16, replicas))
+}
+
+/// The steering table for a client: its zone's where there is one, else the VNI's.
+#[inline(always)]
+fn table_of(key: &FlowKey) -> u32 {
+    let vni = u32::from(key.vni);
+    let client = key.client;
+    let source = Key::new(Source::BITS, Source { vni, client });
+    match SOURCES.get(&source) {
+        Some(&table) if STEERING.get(table).is_some() => table,
+        _ => vni,
+    }
 }
 
 /// Sends a packet to one instance, without a clone.
@@ -82,6 +101,7 @@ pub(crate) fn to_client(ctx: &XdpContext, flow: &Flow, reason: Reason) -> Action
 /// the frame would lie there until some other one goes the same way.
 #[inline(always)]
 pub(crate) fn back(ctx: &XdpContext) -> Action {
+    trace::leaves_by(ctx.ingress_ifindex() as u32);
     // SAFETY: the helper takes numbers only.
     let action = unsafe { bpf_redirect(ctx.ingress_ifindex() as u32, 0) };
     Action::Redirect(action as u32)
@@ -90,8 +110,12 @@ pub(crate) fn back(ctx: &XdpContext) -> Action {
 /// Sends a packet out of an interface.
 #[inline(always)]
 pub(crate) fn to_port(ifindex: u32, reason: Reason) -> Action {
-    match PORTS.redirect(ifindex, 0) {
+    // Whoever replaces an entry (an upgrade, a trace) has the kernel take the old one out before it puts the new one
+    // in: who finds none looks once more.
+    let found = PORTS.redirect(ifindex, 0);
+    match found.or_else(|_| PORTS.redirect(ifindex, 0)) {
         Ok(action) => {
+            trace::leaves_by(ifindex);
             count(reason);
             Action::Redirect(action)
         }
@@ -108,7 +132,7 @@ pub(crate) fn can_clone(ctx: &XdpContext) -> bool {
 /// Begins a plan, without copies yet: of those without an interface nothing else counts.
 #[inline(always)]
 pub(crate) fn begin(plan: &mut Plan, transport: usize, flags: u8) {
-    plan.head = Head::new(transport, flags);
+    plan.head = Head::new(transport, flags | trace::plan_flag());
     for copy in &mut plan.copies {
         copy.ifindex = 0;
     }
@@ -144,9 +168,15 @@ fn attach(ctx: &XdpContext, plan: &Plan) {
     }
     let meta = ctx.metadata();
     if meta + SIZE <= ctx.metadata_end() {
-        // SAFETY: the comparison above leaves room for the plan; metadata is 4-byte aligned
-        // relative to the frame, and the architectures XDP runs on do unaligned stores.
-        unsafe { (meta as *mut Plan).write(*plan) };
+        // By words and not as a value: a plan is aligned to 4 bytes, and would be copied by those.
+        // SAFETY: the comparison above leaves room for the plan; it is aligned to 8 bytes in `World`, which asserts it, and
+        // the architectures XDP runs on do unaligned stores, which metadata may need.
+        unsafe {
+            let (from, to) = (core::ptr::from_ref(plan).cast::<u64>(), meta as *mut u64);
+            for word in 0..SIZE / size_of::<u64>() {
+                to.add(word).write(from.add(word).read());
+            }
+        }
     }
 }
 

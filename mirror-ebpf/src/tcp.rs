@@ -14,6 +14,7 @@ use mirror_common::{
     reason::{Cold, Reason},
     steering,
     tcp::{Notes, Segment, client, option, segment::bit, slot},
+    trace::NOBODY,
     vni::{self, Vni},
 };
 
@@ -30,7 +31,7 @@ use crate::{
         tcp_header::{self, TcpHeader},
     },
     report::{self, Now},
-    steer,
+    steer, trace,
 };
 
 /// Everything about one packet that the steps below share.
@@ -68,6 +69,7 @@ pub(crate) fn from_client(ctx: &XdpContext, scratch: &mut Scratch, vni: &Vni, no
         key: &key,
         now,
     };
+    trace::arrived(ctx, &key, NOBODY);
     match way_of(&packet, &mut scratch.flow) {
         Way::Mirrored(flow) => {
             mirrored_from_client(&packet, flow, &mut scratch.world, &mut scratch.stopwatch)
@@ -183,7 +185,7 @@ fn begin_anew(packet: &Packet<'_>, found: Found) -> Found {
 /// Opens a flow: half-open until the client has acknowledged our SYN-ACK.
 #[inline(always)]
 fn open(packet: &Packet<'_>, flow: &mut TcpFlow) -> Result<*mut TcpFlow, Way> {
-    let Some((set, replicas)) = steer::choose(packet.key.vni, steering::hash(packet.key)) else {
+    let Some((set, replicas)) = steer::choose(packet.key, packet.vni.flags) else {
         return Err(Way::Dropped(Reason::NoReplicaSet));
     };
     if tcp_header::has_partial_checksum(packet.ctx, packet.network, packet.transport, packet.header)
@@ -226,7 +228,7 @@ fn open(packet: &Packet<'_>, flow: &mut TcpFlow) -> Result<*mut TcpFlow, Way> {
 #[inline(always)]
 fn stateless(packet: &Packet<'_>, reason: Reason) -> Action {
     report::count(reason);
-    let Some((_, replicas)) = steer::choose(packet.key.vni, steering::hash(packet.key)) else {
+    let Some((_, replicas)) = steer::choose(packet.key, packet.vni.flags) else {
         return report::drop(Reason::NoReplicaSet);
     };
     let asks = tcp_header::asks(&packet.header.segment);

@@ -15,7 +15,7 @@ fn a_killed_agent_is_not_noticed_and_its_successor_adopts() {
     let mut client = site.client(Family::V4, 60);
     agent.wait_warm(60, LIMIT).unwrap();
     // Nothing repeats a datagram: each one that is answered was not lost.
-    let arguments = ["--udp", "--connections", "20", "--think", "2"];
+    let arguments = ["--udp", "--connections", "20", "--think", "5"];
     let server = service(Family::V4);
     let datagrams = Client::start(&site.topology.client, server, &arguments).unwrap();
     client.mark(monotonic_ns()).unwrap();

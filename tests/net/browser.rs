@@ -26,6 +26,9 @@ const PORT_FILE: &str = "DevToolsActivePort";
 const START_LIMIT: Duration = Duration::from_secs(30);
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
+/// A page of this host is there at once, unless the machine is busy.
+const OPEN_LIMIT: Duration = Duration::from_secs(40);
+
 /// A browser with one page.
 pub(crate) struct Browser {
     socket: WebSocket<TcpStream>,
@@ -92,11 +95,17 @@ impl Browser {
 
     /// Goes to an address.
     pub(crate) fn open(&mut self, url: &str) -> Result<()> {
+        // What is there when navigation has begun may still be the page before.
+        self.value("window.before = true")?;
         let answer = self.call("Page.navigate", json!({"url": url}))?;
-        match answer["errorText"].as_str() {
-            None | Some("") => Ok(()),
-            Some(error) => bail!("{url}: {error}"),
+        if let Some(error) = answer["errorText"]
+            .as_str()
+            .filter(|error| !error.is_empty())
+        {
+            bail!("{url}: {error}");
         }
+        let there = "window.before === undefined && document.readyState === 'complete'";
+        self.wait(there, OPEN_LIMIT)
     }
 
     /// The value of a JavaScript expression.

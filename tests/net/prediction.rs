@@ -8,6 +8,7 @@ use serde::Deserialize;
 use testbed::agent::{Agent, InstanceStatus};
 use testbed::clock::wait_until;
 use testbed::process::Process;
+use testbed::scenario::outcome::Step;
 use testbed::scenario::predicted::{Contained, INTERVAL_MS};
 use testbed::scenario::{self, Fault, Plan, Unwatched};
 use testbed::topology::{Family, Instance, Topology};
@@ -60,7 +61,7 @@ fn routing(agent: &Agent<'_>) -> Vec<(String, String, f64, f64)> {
     agent.instances().unwrap().into_iter().map(of).collect()
 }
 
-/// The demo's scenario, in small.
+/// The demo's scenario, in small: the same fault with somebody who sees it coming and without.
 #[test]
 fn a_leak_is_left_before_it_kills() {
     let _alone = alone();
@@ -75,6 +76,23 @@ fn a_leak_is_left_before_it_kills() {
         "{outcome:?}"
     );
     assert_eq!((outcome.resets, outcome.bytes_lost), (0, 0));
+
+    let seen = outcome.foresight.unwrap();
+    assert_eq!(seen.migrated_before_failure, outcome.connections);
+    assert!(seen.lead_s.is_some_and(|lead_s| lead_s > 0.0), "{seen:?}");
+    assert_eq!(seen.failed, 0);
+    let risk = |step: &Step| step.risk.unwrap_or(0.0);
+    let (first, last) = (&seen.timeline[0], seen.timeline.last().unwrap());
+    assert!(risk(first) < 0.5, "{:?}", seen.timeline);
+    assert!(seen.timeline.iter().any(|step| risk(step) > 0.5));
+    assert!(first.flows > 0 && last.flows == 0, "{:?}", seen.timeline);
+
+    // The same where nobody predicts: survived, too, but only when it had died.
+    let without = outcome.without_prediction.unwrap();
+    let unseen = without.foresight.unwrap();
+    assert_eq!((unseen.migrated_before_failure, unseen.lead_s), (0, None));
+    assert_eq!(without.taken_over, without.connections);
+    assert!(unseen.timeline.iter().all(|step| step.risk.is_none()));
 }
 
 /// Why it was left is said; an operator who knows better is heard.
@@ -179,6 +197,11 @@ fn node_exporters_are_read_and_their_end_changes_no_routing() {
         "memory_share",
         "listen_overflows_per_s",
         "silence_ms",
+        "ack_p50_ms",
+        "ack_p99_ms",
+        "requests_per_s",
+        "in_flight_requests",
+        "mirror_lag_bytes",
     ];
     wait_until("signals of both", KNOWN_LIMIT, || {
         let health = explain(&agent, "a")?;

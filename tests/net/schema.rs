@@ -93,9 +93,10 @@ fn answers_are_what_their_schemas_say() {
     let file = site.topology.dir().join("mirror.toml");
     let file = file.to_str().unwrap();
     let evacuate = ["evacuate", "a"];
-    let verbs: [(&str, &[&str]); 11] = [
+    let verbs: [(&str, &[&str]); 12] = [
         ("status", &["status"]),
         ("vni", &["vni"]),
+        ("select", &["select", "web", "--source", "10.77.0.9"]),
         ("instances", &["instances"]),
         ("flows", &["flows"]),
         ("mirrors", &["mirrors"]),
@@ -146,6 +147,29 @@ fn the_agent_serves_its_own_description() {
             path,
         );
         assert!(found.is_empty(), "{found:#?}");
+    }
+    let path = "/v1/vnis/{name}/select";
+    let content = &served["paths"][path]["get"]["responses"]["200"]["content"];
+    let asked = "/v1/vnis/web/select?source=10.77.0.9&source_port=1&port=2";
+    let answer = get(&config.agent.socket, asked);
+    let schema = &content["application/json"]["schema"];
+    let found = differences(&served, schema, &answer, path);
+    assert!(found.is_empty(), "{found:#?}");
+    assert!(answer["flow"]["set"].is_u64(), "{answer}");
+    for (wrong, why) in [
+        ("x/select?source=10.77.0.9", "there is no VNI \"x\""),
+        ("web/select?source=here", "\"here\" is not an IP address"),
+        (
+            "web/select?source=10.77.0.9&address=10.77.0.1",
+            "10.77.0.1 is not an address of VNI \"web\"",
+        ),
+        (
+            "web/select?source=fd77::1&address=10.77.0.100",
+            "fd77::1 and 10.77.0.100 are of different families",
+        ),
+    ] {
+        let refusal = get(&config.agent.socket, &format!("/v1/vnis/{wrong}"));
+        assert_eq!(refusal["error"], why);
     }
     let refusal = get(&config.agent.socket, "/v1/flows?client=x");
     let problem = &served["paths"]["/v1/flows"]["get"]["responses"]["default"]["content"];

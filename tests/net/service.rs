@@ -71,8 +71,11 @@ fn the_service_manager_hears_of_readiness_life_and_end_from_an_agent_with_the_un
     let file = topology.dir().join("mirror.toml");
     config.write(&file).unwrap();
     let binary = sibling("mirror-ctl", Some(BINARY_VARIABLE)).unwrap();
-    let mut command = topology.host.command("setpriv").unwrap();
+    // Its standard error is the journal, as systemd says.
+    let journal = "JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2) exec \"$@\"";
+    let mut command = topology.host.command("sh").unwrap();
     command
+        .args(["-c", journal, "sh", "setpriv"])
         .args(["--bounding-set", &bounding_set(), "--no-new-privs"])
         .arg(&binary)
         .args(["agent", "--config"])
@@ -92,6 +95,17 @@ fn the_service_manager_hears_of_readiness_life_and_end_from_an_agent_with_the_un
         .filter(|line| *line == "WATCHDOG=1")
         .count();
     manager.wait("WATCHDOG=1", watchdog + 3);
+
+    // The journal is told priorities; it knows the time itself.
+    let said = agent.said();
+    let log: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("published"))
+        .collect();
+    assert!(
+        !log.is_empty() && log.iter().all(|line| line.starts_with("<6>")),
+        "{said}"
+    );
 
     // It does everything with these rights: new flows, takeovers, prompts.
     let mut client = site.client(Family::V4, 20);

@@ -23,7 +23,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 /// A network with a server on every instance.
 pub(crate) struct Site {
     pub(crate) topology: Topology,
-    _servers: Vec<Process>,
+    pub(crate) servers: Vec<Process>,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -39,7 +39,7 @@ impl Site {
             .collect();
         Self {
             topology,
-            _servers: servers,
+            servers,
             _alone: alone,
         }
     }

@@ -6,35 +6,15 @@ use std::path::Path;
 
 use aya::maps::{Array, Map, MapData};
 use testbed::agent::Agent;
+use testbed::changes::install_another;
 use testbed::clock::monotonic_ns;
 use testbed::topology::Family;
 use testbed::traffic::program::{Client, service};
 
 use crate::support::{LIMIT, Site, check_unnoticed, check_whole, wait_replies};
 
-/// Puts a version of the program with other XDP programs in its place: the same ones under another licence, which is in
-/// the object and, like any change of it, makes it another one to the agent.
-fn install_another(binary: &Path) {
-    let mut bytes = fs::read(binary).unwrap();
-    let (old, new) = (b"Dual MIT/GPL\0", b"Dual BSD/GPL\0");
-    let places: Vec<usize> = bytes
-        .windows(old.len())
-        .enumerate()
-        .filter_map(|(place, window)| (window == old).then_some(place))
-        .collect();
-    assert!(!places.is_empty());
-    for place in places {
-        bytes[place..place + new.len()].copy_from_slice(new);
-    }
-    let next = binary.with_extension("next");
-    fs::write(&next, bytes).unwrap();
-    fs::set_permissions(&next, fs::metadata(binary).unwrap().permissions()).unwrap();
-    // As a package manager does it: the running one keeps its file.
-    fs::rename(&next, binary).unwrap();
-}
-
 /// The programs on all interfaces, as the kernel has them.
-fn programs(pin_dir: &Path) -> Vec<u32> {
+pub(crate) fn programs(pin_dir: &Path) -> Vec<u32> {
     let mut programs: Vec<u32> = aya::programs::loaded_links()
         .filter_map(Result::ok)
         .filter(|link| {
@@ -64,12 +44,12 @@ fn another_version_is_swapped_in_under_load_and_not_noticed() {
     let mut client = site.client(Family::V4, 60);
     agent.wait_warm(60, LIMIT).unwrap();
     // Nothing repeats a datagram: each one that is answered was not lost.
-    let arguments = ["--udp", "--connections", "20", "--think", "2"];
+    let arguments = ["--udp", "--connections", "20", "--think", "5"];
     let datagrams = Client::start(&site.topology.client, service(Family::V4), &arguments).unwrap();
     client.mark(monotonic_ns()).unwrap();
     wait_replies(&mut client, 100);
 
-    install_another(agent.binary());
+    install_another(agent.binary()).unwrap();
     let dry = agent.text(&["upgrade", "--dry-run"]).unwrap();
     assert_eq!(
         dry,
@@ -117,7 +97,7 @@ fn a_version_with_other_maps_is_refused() {
     let mut client = site.client(Family::V4, 10);
     agent.wait_warm(10, LIMIT).unwrap();
     let (before, pid) = (programs(&pins), agent.status().unwrap().pid);
-    install_another(agent.binary());
+    install_another(agent.binary()).unwrap();
     let data = MapData::from_pin(pins.join("maps/LAYOUT")).unwrap();
     let mut layout: Array<_, u32> = Map::Array(data).try_into().unwrap();
     let own = layout.get(&0, 0).unwrap();

@@ -1,6 +1,6 @@
 //! The bench that the programs run on: loaded once for all tests, used by one at a time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -116,15 +116,7 @@ impl Bench {
     fn set_up() -> Result<Self> {
         // First of all, because it says that root is needed.
         let network = Network::create()?;
-        let path = object()?;
-        let mut loader = EbpfLoader::new();
-        loader.override_global("AYA_LOG_LEVEL", &0u8, true);
-        for name in FLOW_MAPS {
-            loader.map_max_entries(name, FLOWS_MAX);
-        }
-        let mut ebpf = loader
-            .load_file(&path)
-            .with_context(|| format!("load {}", path.display()))?;
+        let mut ebpf = open(&object()?)?;
         for name in ["vni_ingress", "instance_return", "clone"] {
             let program = ebpf.program_mut(name).with_context(|| name.to_owned())?;
             let program: &mut Xdp = program.try_into()?;
@@ -218,6 +210,31 @@ impl Bench {
         let result = self.program(Program::VniIngress).test_run(options);
         result.unwrap_or_else(|error| panic!("live frame: {error:?}"));
     }
+}
+
+/// Opens an object, with maps of its own.
+fn open(path: &Path) -> Result<Ebpf> {
+    let mut loader = EbpfLoader::new();
+    loader.override_global("AYA_LOG_LEVEL", &0u8, true);
+    for name in FLOW_MAPS {
+        loader.map_max_entries(name, FLOWS_MAX);
+    }
+    loader
+        .load_file(path)
+        .with_context(|| format!("load {}", path.display()))
+}
+
+/// The traced variant's programs, as the kernel has taken them in, by name.
+pub(crate) fn traced() -> Result<Vec<(&'static str, ProgramInfo)>> {
+    let mut ebpf = open(&object()?.with_extension("traced"))?;
+    let mut programs = Vec::new();
+    for name in ["vni_ingress", "instance_return", "clone"] {
+        let program = ebpf.program_mut(name).with_context(|| name.to_owned())?;
+        let program: &mut Xdp = program.try_into()?;
+        program.load().map_err(|error| describe(name, error))?;
+        programs.push((name, program.info()?));
+    }
+    Ok(programs)
 }
 
 /// The object that `cargo xtask build` leaves in the target directory, unless another is named.

@@ -97,7 +97,10 @@ pub(crate) const IMPATIENT: VniHost = VniHost {
 pub(crate) const TABLELESS: VniHost = VniHost::new(7, SAFE, Steering::NoTable);
 pub(crate) const UNPUBLISHED: VniHost = VniHost::new(8, SAFE, Steering::NoSet);
 
-pub(crate) const VNIS: [VniHost; 8] = [
+/// Clients at some places have a table of their own, that leads to B.
+pub(crate) const ZONED: VniHost = VniHost::new(9, flag::ZONED, Steering::Set(&[A]));
+
+pub(crate) const VNIS: [VniHost; 9] = [
     WEB,
     FOUR,
     PLAIN,
@@ -106,6 +109,7 @@ pub(crate) const VNIS: [VniHost; 8] = [
     IMPATIENT,
     TABLELESS,
     UNPUBLISHED,
+    ZONED,
 ];
 
 /// An address family; its number is the address's place in each VNI.

@@ -28,3 +28,4 @@ mod sizes;
 mod specimens;
 mod suspicion;
 mod truncated;
+mod zones;

@@ -17,11 +17,27 @@ use crate::hosts::{A, B, CLIENT_MAC, CLONE_MARK, Family, INSTANCES, WEB, instanc
 use crate::packet::{ip_packet, ip_payload_offset, wrong_checksums};
 use crate::specimens::{Specimen, collect};
 
+/// Packets of a run, and where it begins, where more than the usual few are wanted.
+const PACKETS_VARIABLE: &str = "MIRROR_FUZZ_PACKETS";
+const SEED_VARIABLE: &str = "MIRROR_FUZZ_SEED";
 const SEED: u64 = 0x5eed_0001;
-const RUNS: u32 = 20_000;
-const LIVE_RUNS: u32 = 2_000;
+const RUNS: u64 = 20_000;
+/// Of so many packets one is sent for real as well.
+const LIVE_ONE_IN: u64 = 10;
 /// Runs between which the instances' states change and the events are read.
-const EPISODE: u32 = 500;
+const EPISODE: u64 = 500;
+
+fn variable(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap())
+}
+
+/// Packets of a run, and what decides them.
+fn wanted() -> (u64, Rng) {
+    let runs = variable(PACKETS_VARIABLE).unwrap_or(RUNS);
+    let seed = variable(SEED_VARIABLE).unwrap_or(SEED);
+    (runs, Rng::with_seed(seed))
+}
 
 /// Damages a frame in one way.
 fn damage(frame: &mut Vec<u8>, rng: &mut Rng) {
@@ -78,9 +94,12 @@ fn mend(frame: &mut [u8]) -> Option<()> {
 
 fn damaged(specimens: &[Specimen], rng: &mut Rng) -> Specimen {
     let mut specimen = rng.choice(specimens).unwrap().clone();
+    let sender: [u8; 6] = specimen.frame[6..12].try_into().unwrap();
     for _ in 0..rng.u8(1..=4) {
         damage(&mut specimen.frame, rng);
     }
+    // Answers go to where the flow's first packet came from.
+    specimen.frame[6..12].copy_from_slice(&sender);
     if rng.bool() {
         let _ = mend(&mut specimen.frame);
     }
@@ -139,10 +158,10 @@ fn damaged_packets_do_no_harm() {
     with_bench(|bench| {
         let specimens = collect(bench);
         let bystanders = add_bystanders(bench);
-        let mut rng = Rng::with_seed(SEED);
-        let mut verdicts = BTreeMap::<String, u32>::new();
+        let (runs, mut rng) = wanted();
+        let mut verdicts = BTreeMap::<String, u64>::new();
         let mut counted = bench.tables.counters().unwrap();
-        for run in 0..RUNS {
+        for run in 0..runs {
             if run % EPISODE == 0 {
                 shuffle_health(bench, &mut rng);
                 bench.tables.events();
@@ -177,8 +196,8 @@ fn damaged_packets_are_cloned_or_counted() {
             .into_iter()
             .filter(|specimen| specimen.program == Program::VniIngress)
             .collect();
-        let mut rng = Rng::with_seed(SEED);
-        for run in 0..LIVE_RUNS {
+        let (runs, mut rng) = wanted();
+        for run in 0..runs / LIVE_ONE_IN {
             if run % EPISODE == 0 {
                 shuffle_health(bench, &mut rng);
                 bench.tables.events();
@@ -191,10 +210,11 @@ fn damaged_packets_are_cloned_or_counted() {
             let copies = counted(Reason::CloneSent)
                 + counted(Reason::CloneUnwanted)
                 + counted(Reason::CloneLost);
-            assert_eq!(
-                copies,
-                2 * counted(Reason::Cloned),
-                "run {run}: {specimen:02x?}"
+            // Damage may make it a packet for the VNI whose flows have four replicas.
+            let cloned = counted(Reason::Cloned);
+            assert!(
+                copies == 2 * cloned || copies == 4 * cloned,
+                "run {run}: {copies} copies of {cloned}: {specimen:02x?}"
             );
             assert_eq!(counted(Reason::CloneLost), 0, "run {run}: {specimen:02x?}");
             assert_ne!(before, after, "run {run}: {specimen:02x?}");

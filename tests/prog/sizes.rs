@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use aya::programs::ProgramInfo;
 use serde::{Deserialize, Serialize};
 
-use crate::bench::with_bench;
+use crate::bench::{traced, with_bench};
 
 const PROGRAMS: [&str; 3] = ["vni_ingress", "instance_return", "clone"];
 /// With it the file is written anew.
@@ -26,6 +27,14 @@ struct Sizes {
 }
 
 impl Sizes {
+    fn of(info: &ProgramInfo) -> Self {
+        Self {
+            verified: info.verified_instruction_count().unwrap().into(),
+            translated: info.size_translated().unwrap().into(),
+            compiled: info.size_jitted().into(),
+        }
+    }
+
     fn each(&self) -> [(&'static str, u64); 3] {
         [
             ("verified", self.verified),
@@ -40,13 +49,10 @@ fn programs_are_as_large_as_they_were() {
     let mut found = BTreeMap::new();
     with_bench(|bench| {
         for name in PROGRAMS {
-            let info = bench.info(name);
-            let sizes = Sizes {
-                verified: info.verified_instruction_count().unwrap().into(),
-                translated: info.size_translated().unwrap().into(),
-                compiled: info.size_jitted().into(),
-            };
-            found.insert(name.to_owned(), sizes);
+            found.insert(name.to_owned(), Sizes::of(&bench.info(name)));
+        }
+        for (name, info) in traced().unwrap() {
+            found.insert(format!("{name}_traced"), Sizes::of(&info));
         }
     });
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("prog/sizes.toml");

@@ -5,20 +5,24 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya::maps::{
-    Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf,
+    Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray,
+    RingBuf, lpm_trie::Key,
 };
 use aya::programs::{ProgramFd, Xdp};
 use mirror_common::ethernet::Addresses;
 use mirror_common::event::Event;
 use mirror_common::flow::{Flow, FlowKey, TcpFlow};
-use mirror_common::instance::{Instance, Vitals};
-use mirror_common::limits::{REPLICAS, STEERING_BUCKETS};
+use mirror_common::instance::{Instance, Measures, Vitals};
+use mirror_common::limits::{self, REPLICAS, STEERING_BUCKETS};
 use mirror_common::parked::{Parked, places};
 use mirror_common::reason::Reason;
 use mirror_common::replica_set::ReplicaSet;
+use mirror_common::steering::Source;
 use mirror_common::vni::{Vni, VniKey};
 
-use crate::hosts::{Family, INSTANCES, Steering, VNIS, instance_mac, link_mac, map_address};
+use crate::hosts::{
+    B, Family, INSTANCES, Steering, VNIS, ZONED, instance_mac, link_mac, map_address,
+};
 use crate::network::Network;
 
 /// Capacity of the flow tables in these tests: enough, and soon looked through.
@@ -38,6 +42,16 @@ pub(crate) enum Table {
 /// Everything that is kept of flows, comparable.
 pub(crate) type Snapshot = BTreeMap<String, String>;
 
+/// The first of the tables for zones.
+const ZONE_TABLE: u32 = limits::VNIS;
+/// Prefixes of clients of [`ZONED`], with their lengths as mapped addresses, and the tables that they name.
+const PREFIXES: [(&str, u32, u32); 4] = [
+    ("192.0.2.0", 96 + 24, ZONE_TABLE),
+    ("192.0.2.128", 96 + 25, ZONED.number as u32),
+    ("2001:db8::", 32, ZONE_TABLE),
+    ("203.0.113.0", 96 + 24, ZONE_TABLE + 1),
+];
+
 /// The maps.
 pub(crate) struct Tables {
     pub(crate) instances: Array<MapData, Instance>,
@@ -46,6 +60,7 @@ pub(crate) struct Tables {
     pub(crate) mirrored: HashMap<MapData, FlowKey, TcpFlow>,
     pub(crate) half_open: HashMap<MapData, FlowKey, TcpFlow>,
     pub(crate) datagrams: HashMap<MapData, FlowKey, Flow>,
+    measures: PerCpuArray<MapData, Measures>,
     parked: Array<MapData, Parked>,
     counters: PerCpuArray<MapData, u64>,
     events: RingBuf<MapData>,
@@ -106,6 +121,18 @@ impl Tables {
             };
             steering.set(u32::from(vni.number), &steering_table(set)?, 0)?;
         }
+        let number = published.len() as u32;
+        published.push(&[B]);
+        steering.set(ZONE_TABLE, &steering_table(number)?, 0)?;
+        let mut sources: LpmTrie<_, Source, u32> = take(ebpf, "SOURCES")?;
+        for (prefix, bits, table) in PREFIXES {
+            let source = Source {
+                vni: ZONED.number.into(),
+                client: map_address(prefix.parse()?),
+            };
+            let key = Key::new(Source::VNI_BITS + bits, source);
+            sources.insert(&key, table, 0)?;
+        }
         for (number, members) in published.into_iter().enumerate() {
             let mut set = ReplicaSet {
                 replicas: members.len() as u8,
@@ -126,6 +153,7 @@ impl Tables {
             mirrored: take(ebpf, "MIRRORED_FLOWS")?,
             half_open: take(ebpf, "HALF_OPEN")?,
             datagrams: take(ebpf, "DATAGRAM_FLOWS")?,
+            measures: take(ebpf, "MEASURES")?,
             parked: take(ebpf, "PARKED")?,
             counters: take(ebpf, "COUNTERS")?,
             events: take(ebpf, "EVENTS")?,
@@ -178,6 +206,14 @@ impl Tables {
     /// What is kept of an instance's behaviour.
     pub(crate) fn vitals(&self, instance: u16) -> Result<Vitals> {
         Ok(self.vitals.get(&u32::from(instance), 0)?)
+    }
+
+    /// What was measured of an instance since the programs were loaded.
+    pub(crate) fn measures(&self, instance: u16) -> Measures {
+        let values = self.measures.get(&u32::from(instance), 0).unwrap();
+        let mut total = Measures::default();
+        values.iter().for_each(|of_cpu| total.add(of_cpu));
+        total
     }
 
     /// Changes an instance by one write.

@@ -230,6 +230,12 @@ impl<'a> Agent<'a> {
         &self.binary
     }
 
+    /// Its process id while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// What it has said so far.
     #[must_use]
     pub fn said(&self) -> String {

@@ -87,9 +87,16 @@ impl Drop for MemoryGroup {
     }
 }
 
-/// Where groups with a limit of memory can be made.
-pub fn root() -> Result<PathBuf> {
-    find().map(|(root, _)| root)
+/// Every place where groups can be made.
+#[must_use]
+pub fn roots() -> Vec<PathBuf> {
+    let controllers = names(Path::new(V2));
+    controllers.chain([V2.into()]).collect()
+}
+
+fn names(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path())
 }
 
 fn find() -> Result<(PathBuf, Version)> {

@@ -127,12 +127,17 @@ pub fn sweep() {
 
 /// Removes control groups of runs that are gone.
 fn sweep_cgroups() {
-    let Ok(root) = crate::cgroup::root() else {
-        return;
-    };
-    for name in names(&root) {
-        if path_owner(&name).is_some_and(is_gone) {
-            crate::cgroup::remove(&root.join(&name));
+    for root in crate::cgroup::roots() {
+        for name in names(&root) {
+            if path_owner(&name).is_some_and(is_gone) {
+                for inner in names(&root.join(&name)) {
+                    let inner = root.join(&name).join(inner);
+                    if inner.is_dir() {
+                        crate::cgroup::remove(&inner);
+                    }
+                }
+                crate::cgroup::remove(&root.join(&name));
+            }
         }
     }
 }

@@ -59,7 +59,25 @@ impl Packaged {
 
     /// The program, to be run in a namespace.
     pub fn command(&self, namespace: &Namespace, arguments: &[&str]) -> Result<Command> {
-        let mut command = namespace.command(&self.program)?;
+        self.with_libraries(namespace.command(&self.program)?, arguments)
+    }
+
+    /// The same where we are.
+    pub fn here(&self, arguments: &[&str]) -> Result<Command> {
+        self.with_libraries(Command::new(&self.program), arguments)
+    }
+
+    /// The first line that it prints, run where we are: its version.
+    pub fn first_line(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = self.here(arguments)?;
+        let output = command
+            .output()
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+    }
+
+    fn with_libraries(&self, mut command: Command, arguments: &[&str]) -> Result<Command> {
         command.args(arguments);
         if self.root.as_os_str() != SYSTEM {
             let architecture = format!("{}-linux-gnu", env::consts::ARCH);

@@ -83,7 +83,14 @@ fn decisions_are_pure() {
     check_absent("mirror-ctl/src/mirroring", "", IMPURE);
     check_absent("mirror-ctl/src/health/predict", "", IMPURE);
     check_absent("mirror-ctl/src/health/sim", "", IMPURE);
+    for (path, code) in sources("mirror-ctl/src/health/learning") {
+        if !path.ends_with("/journal.rs") && !path.ends_with("/seats.rs") {
+            let found: Vec<_> = IMPURE.iter().filter(|word| code.contains(**word)).collect();
+            assert!(found.is_empty(), "{path}: {found:?}");
+        }
+    }
     for file in [
+        "agent/bearings.rs",
         "agent/decide.rs",
         "agent/foresee.rs",
         "agent/orders.rs",

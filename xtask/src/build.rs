@@ -1,7 +1,8 @@
-//! `cargo xtask build`: the eBPF object, then the user-space programs that embed it.
+//! `cargo xtask build`: the eBPF objects, then the user-space programs that embed them.
 
 use std::ffi::OsString;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -11,6 +12,9 @@ use crate::{command, project};
 
 /// BPF instruction set: v3 has 32-bit registers and jumps, and atomic operations (Linux 5.12).
 const BPF_CPU: &str = "v3";
+
+/// Chooses the variant of the programs that tells of each packet of a flow.
+pub(crate) const TRACED_FEATURE: [&str; 2] = ["--features", "traced"];
 
 /// The packages that make up user space; both embed or use the object.
 const PACKAGES: [&str; 4] = ["--package", "mirror-ctl", "--package", "mirror-tests"];
@@ -48,17 +52,25 @@ pub(crate) fn all() -> Result<()> {
     user_space()
 }
 
-/// The eBPF object, in its place.
+/// The eBPF object and the one of the traced variant, in their places.
 pub(crate) fn ebpf(tools: &Tools) -> Result<()> {
-    command::foreground(ebpf_cargo(tools, "build").arg("--release"))
+    variant(tools, &[], &project::ebpf_object())?;
+    variant(
+        tools,
+        &TRACED_FEATURE,
+        &project::traced(&project::ebpf_object()),
+    )
+}
+
+fn variant(tools: &Tools, features: &[&str], place: &Path) -> Result<()> {
+    command::foreground(ebpf_cargo(tools, "build").arg("--release").args(features))
         .context("building the eBPF programs")?;
     let built = project::ebpf_target_dir()
         .join(project::BPF_TARGET)
         .join("release/mirror-ebpf");
     let object = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
-    let place = project::ebpf_object();
     // Left alone when it is the same: a new time stamp would rebuild what embeds it.
-    if fs::read(&place).is_ok_and(|present| present == object) {
+    if fs::read(place).is_ok_and(|present| present == object) {
         return Ok(());
     }
     let dir = place.parent().context("the object has a folder")?;
@@ -66,7 +78,7 @@ pub(crate) fn ebpf(tools: &Tools) -> Result<()> {
     // Aside and renamed, because another build may be reading it.
     let part = place.with_extension("part");
     fs::write(&part, object).with_context(|| format!("write {}", part.display()))?;
-    fs::rename(&part, &place).with_context(|| format!("write {}", place.display()))
+    fs::rename(&part, place).with_context(|| format!("write {}", place.display()))
 }
 
 /// cargo for the eBPF crate: `core` from source with the stable compiler, which accepts unstable

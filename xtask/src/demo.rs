@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::{build, command, project, root};
+use crate::program;
 
 /// Watch established connections survive the death of the instance that served them
 ///
@@ -25,28 +25,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     #[command(flatten)]
-    root: root::Args,
-    /// Passed on to the demo program
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "OPTION"
-    )]
-    rest: Vec<String>,
+    program: program::Args,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    args.root
-        .check("loads programs into the kernel and makes network namespaces")?;
-    build::all()?;
-    let mut demo = args
-        .root
-        .command(project::binary("demo").into(), &build::program_variables());
+    let program = &args.program;
+    program.build("loads programs into the kernel and makes network namespaces")?;
+    let mut demo = program.command("demo", &[]);
     for scenario in &args.scenario {
         demo.args(["--scenario", scenario]);
     }
-    if let Some(file) = &args.json {
-        demo.arg("--json").arg(file);
-    }
-    command::replace(demo.args(&args.rest))
+    program::pass(&mut demo, [("--json", args.json.clone().map(Into::into))]);
+    program.become_it(demo)
 }

@@ -7,10 +7,17 @@ mod bench;
 mod build;
 mod command;
 mod demo;
+mod deny;
 mod dist;
+mod faults;
+mod fuzz;
 mod host;
 mod kernels;
 mod lint;
+#[path = "../../tests/src/manual.rs"]
+#[expect(unreachable_pub, reason = "it is a library's there")]
+mod manual;
+mod program;
 mod progress;
 mod project;
 mod root;
@@ -38,7 +45,9 @@ Examples:
   cargo xtask demo                 watch connections survive the death of their server
   cargo xtask test                 every test, with the set-up it needs
   cargo xtask sim --seeds 100000   the protocol in a simulated world that fails in every way
+  cargo xtask fuzz                 packets that nobody would send
   cargo xtask soak --minutes 10    real servers that fail again and again
+  cargo xtask record-faults DIR    real faults in real servers, to judge predictions by
   cargo xtask bench steering       what a packet costs
   cargo xtask setup --check        what is missing, without changing anything
 
@@ -50,10 +59,13 @@ enum Verb {
     Build(build::Args),
     #[command(visible_alias = "clippy")]
     Lint(lint::Args),
+    Deny(deny::Args),
     Test(test::Args),
     Demo(demo::Args),
     Sim(sim::Args),
+    Fuzz(fuzz::Args),
     Soak(soak::Args),
+    RecordFaults(faults::Args),
     Bench(bench::Args),
     Dist(dist::Args),
     Kernels(kernels::Args),
@@ -67,10 +79,13 @@ fn main() -> ExitCode {
         Verb::Setup(args) => setup::run(&args),
         Verb::Build(args) => build::run(&args),
         Verb::Lint(args) => lint::run(&args),
+        Verb::Deny(args) => deny::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Sim(args) => sim::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Soak(args) => soak::run(&args),
+        Verb::RecordFaults(args) => faults::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Dist(args) => dist::run(&args),
         Verb::Kernels(args) => kernels::run(&args),
@@ -103,6 +118,30 @@ impl std::error::Error for Precondition {}
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    const MANUALS: [&str; 4] = [
+        include_str!("../../docs/operations.md"),
+        include_str!("../../docs/benchmarks.md"),
+        include_str!("../../docs/prediction.md"),
+        include_str!("../../docs/takeover.md"),
+    ];
+
+    #[test]
+    fn manuals_call_every_verb_rightly() {
+        let found = MANUALS.into_iter().flat_map(manual::commands);
+        let found: Vec<_> = found
+            .filter(|command| command.name().starts_with("cargo xtask "))
+            .collect();
+        for command in &found {
+            // Some have their remark without a mark, apart from them.
+            let called = command.name().split("    ").next().unwrap_or_default();
+            let words = called.split_whitespace().skip(1);
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{}: {error}", command.text);
+            }
+        }
+        assert!(found.len() > 5, "{found:?}");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -39,6 +39,11 @@ pub(crate) fn ebpf_object() -> PathBuf {
     target_dir().join("bpf").join("mirror-ebpf")
 }
 
+/// The object of the traced variant, which lies beside the object.
+pub(crate) fn traced(object: &Path) -> PathBuf {
+    object.with_extension("traced")
+}
+
 /// cargo's own target directory for the eBPF crate, apart from user space's: the two differ in flags
 /// and run at different times, and a shared one would be locked and rebuilt in turns.
 pub(crate) fn ebpf_target_dir() -> PathBuf {

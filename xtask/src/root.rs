@@ -92,6 +92,12 @@ fn su_line(args: &[String], path: &str) -> String {
     )
 }
 
+/// Has cargo run test programs as root: them, and nothing else. `--preserve-env` and not `env NAME=VALUE`: cargo tells test
+/// programs more than we know of here.
+pub(crate) fn runner() -> String {
+    r#"target.'cfg(all())'.runner = ["sudo", "--preserve-env"]"#.to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

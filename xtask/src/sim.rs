@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::{build, command};
+use crate::{build, command, program};
 
 /// Run the takeover protocol in a simulated world that fails in every way
 ///
@@ -46,21 +46,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "sim",
         "--",
     ]);
-    let numbers = [
-        ("--seeds", args.seeds),
-        ("--first", args.first),
-        ("--replay", args.replay),
+    let options = [
+        ("--seeds", program::number(args.seeds)),
+        ("--first", program::number(args.first)),
+        ("--replay", program::number(args.replay)),
+        ("--json", args.json.clone().map(Into::into)),
+        ("--mutate", args.mutate.clone().map(Into::into)),
     ];
-    for (option, number) in numbers {
-        if let Some(number) = number {
-            sim.arg(option).arg(number.to_string());
-        }
-    }
-    if let Some(file) = &args.json {
-        sim.arg("--json").arg(file);
-    }
-    if let Some(name) = &args.mutate {
-        sim.arg("--mutate").arg(name);
-    }
+    program::pass(&mut sim, options);
     command::replace(&mut sim)
 }

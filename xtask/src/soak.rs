@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::setup::peers;
-use crate::{build, command, project, root};
+use crate::{program, setup::peers};
 
 /// Let real servers fail again and again under connections whose every byte is checked
 ///
@@ -33,40 +32,20 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     #[command(flatten)]
-    root: root::Args,
-    /// Passed on to the soak program
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "OPTION"
-    )]
-    rest: Vec<String>,
+    program: program::Args,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    args.root
-        .check("loads programs into the kernel and makes network namespaces")?;
-    build::all()?;
-    let mut variables = build::program_variables().to_vec();
-    variables.push((peers::SOAK.variable, peers::ensure(&peers::SOAK)?.into()));
-    let mut soak = args
-        .root
-        .command(project::binary("soak").into(), &variables);
-    let numbers = [
-        ("--minutes", args.minutes.map(|number| number.to_string())),
-        ("--seed", args.seed.map(|number| number.to_string())),
-        (
-            "--connections",
-            args.connections.map(|number| number.to_string()),
-        ),
+    let program = &args.program;
+    program.build("loads programs into the kernel and makes network namespaces")?;
+    let servers = peers::ensure(&peers::SOAK)?.into();
+    let mut soak = program.command("soak", &[(peers::SOAK.variable, servers)]);
+    let options = [
+        ("--minutes", program::number(args.minutes)),
+        ("--seed", program::number(args.seed)),
+        ("--connections", program::number(args.connections)),
+        ("--json", args.json.clone().map(Into::into)),
     ];
-    for (option, number) in numbers {
-        if let Some(number) = number {
-            soak.arg(option).arg(number);
-        }
-    }
-    if let Some(file) = &args.json {
-        soak.arg("--json").arg(file);
-    }
-    command::replace(soak.args(&args.rest))
+    program::pass(&mut soak, options);
+    program.become_it(soak)
 }

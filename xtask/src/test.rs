@@ -45,8 +45,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .args(["--release", "--no-fail-fast"])
         .envs(build::program_variables());
     let tools = prometheus::TOOLS.iter().map(|t| (t.variable, t.ensure()));
-    let browser = (peers::BROWSER.variable, peers::ensure(&peers::BROWSER));
-    for (variable, ensured) in tools.chain([browser]) {
+    let packages = [&peers::BROWSER, &peers::TOOLS].map(|p| (p.variable, peers::ensure(p)));
+    for (variable, ensured) in tools.chain(packages) {
         match ensured {
             Ok(dir) => {
                 cargo.env(variable, dir);
@@ -66,16 +66,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if args.root.uses_sudo() {
         // The test programs, and nothing else, run as root.
-        cargo.args(["--config", &runner()]);
+        cargo.args(["--config", &root::runner()]);
     }
     cargo.arg("--").args(&args.rest);
     if let Some(threads) = args.test_threads {
         cargo.arg(format!("--test-threads={threads}"));
     }
     command::foreground(&mut cargo).context("tests")
-}
-
-/// `--preserve-env` and not `env NAME=VALUE`: cargo tells test programs more than we know of here.
-fn runner() -> String {
-    r#"target.'cfg(all())'.runner = ["sudo", "--preserve-env"]"#.to_owned()
 }

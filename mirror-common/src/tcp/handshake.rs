@@ -19,6 +19,7 @@ use crate::{
     flow::state,
     limits::REPLICAS,
     reason::{Cold, Reason},
+    vni,
 };
 
 /// Takes in a SYN-ACK of replica `from`.
@@ -162,9 +163,12 @@ fn gate(
             && conditions.unresponsive & (1 << other) == 0
             && conditions.is_alive(other);
     }
-    if waiting && waited < conditions.vni.handshake_ms {
+    waiting &= waited < conditions.vni.handshake_ms;
+    // Where mirrors are shadows, the client waits for the one that serves it, as it would without them.
+    let unserved = conditions.has(vni::flag::SHADOW) & !flow.is_warm(flow.flow.active, conditions);
+    if waiting | unserved {
         return Output {
-            park: true,
+            park: waiting,
             ..Output::drop(Reason::SynAckHeld)
         };
     }

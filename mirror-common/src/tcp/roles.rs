@@ -29,10 +29,12 @@ pub mod cost {
 #[inline(always)]
 pub fn follow_health(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut Notes) {
     let active = flow.flow.active;
-    if conditions.is_up(active) {
+    // When it went cold nobody could take over; somebody may have become warm since.
+    let is_cold = flow.replica(active).state == slot::COLD;
+    if conditions.is_up(active) & !is_cold {
         return;
     }
-    if !conditions.is_reachable(active) {
+    if !conditions.is_reachable(active) | is_cold {
         promote(flow, conditions, cause::DEAD, cost::NEVER, notes);
     } else if !conditions.is_alive(active) {
         promote(flow, conditions, cause::SUSPECTED, cost::LACKING, notes);
@@ -43,7 +45,8 @@ pub fn follow_health(flow: &mut TcpFlow, conditions: &Conditions, notes: &mut No
     }
 }
 
-/// Makes the cheapest other replica active, if there is one that costs less than `limit`.
+/// Makes the cheapest other replica active, if there is one that costs less than `limit`. A shadow
+/// never becomes active, whatever it costs.
 #[inline(always)]
 pub fn promote(
     flow: &mut TcpFlow,
@@ -62,7 +65,7 @@ pub fn promote(
             best_cost = cost;
         }
     }
-    if best != old {
+    if best != old && !conditions.has(vni::flag::SHADOW) {
         activate(flow, best, why, notes);
     }
 }

@@ -9,6 +9,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -404,6 +405,8 @@ impl Agent {
     }
 
     fn share_idle_limits(&self) {
+        let learns = self.state.config.steering.learn;
+        self.sweeper.learns.store(learns, Ordering::Relaxed);
         let limits = self.state.config.vnis.iter().filter_map(|vni| {
             let number = self.published.get(&vni.name)?.number;
             Some((number, vni.idle_s))

@@ -13,6 +13,7 @@ use crate::{
     health::{
         Cause,
         board::{Judged, Judgement},
+        learning::fate::{self, Seen},
         predict::policy::{Decision, Healths, Known, Policy},
     },
     mirroring::{Budget, may_evacuate},
@@ -316,6 +317,20 @@ impl State {
             may_evacuate(&candidates, name, budget).map_err(|refusal| refusal.to_string())?;
         }
         Ok(())
+    }
+}
+
+impl State {
+    /// How an instance fares: what a model is to foresee.
+    pub(super) fn seen(&self, instance: &Instance, now_ns: u64) -> Seen {
+        let failure = instance.failure;
+        let known = fate::Known {
+            ordered: instance.order != Order::None,
+            failure: failure.map(|failure| (failure.cause, failure.is_suspicion)),
+            evacuated_ns: instance.foreseen.evacuate.then_some(instance.changed_ns),
+            refused_ns: self.evidence.refused_ns(instance.number as u16),
+        };
+        fate::fate(&known, now_ns)
     }
 }
 

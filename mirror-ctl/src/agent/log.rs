@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 pub const ENTRIES_MAX: usize = 65_536;
 
 /// Every kind of entry.
-pub const KINDS: [&str; 11] = [
+pub const KINDS: [&str; 12] = [
     "flow-opened",
     "flow-warm",
     "flow-cold",
@@ -27,6 +27,7 @@ pub const KINDS: [&str; 11] = [
     "configuration",
     "order",
     "prediction",
+    "zone",
 ];
 
 /// One entry.

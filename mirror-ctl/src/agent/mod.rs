@@ -1,10 +1,13 @@
 //! The agent: one loop over a closed set of events. What an event means is decided by pure code
 //! ([`decide`]), what follows from it is done here.
 
+pub mod bearings;
 mod configure;
 pub mod decide;
+mod event;
 pub mod foresee;
 pub mod log;
+pub mod models;
 pub mod orders;
 mod ports;
 mod prospects;
@@ -16,11 +19,13 @@ mod start;
 pub mod state;
 #[cfg(test)]
 mod tests;
+mod traced;
 pub mod view;
 mod wire;
+mod zone_tables;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -28,7 +33,7 @@ use std::{
 
 use mirror_common::{event::Event as Report, instance, limits::REPLICAS};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::{self, MissedTickBehavior},
 };
@@ -37,7 +42,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     clock,
     connections::{Rescuer, Sweep, Sweeper},
-    dataplane::{Dataplane, DataplaneError},
+    dataplane::{Dataplane, DataplaneError, SourcePrefix},
     health::watch::Watch,
     metrics::Metrics,
     netlink::{Change, Netlink, Targets},
@@ -45,12 +50,13 @@ use crate::{
 };
 use decide::Action;
 use log::{EventLog, LogEntry};
-use orders::Refusal;
+use models::Models;
 use publish::Published;
 use sets::SetBook;
-use state::{Order, State};
+use state::State;
 use view::View;
 
+pub use event::{End, Event};
 pub use reload::Applied;
 pub use start::{StartError, Started, start};
 
@@ -58,75 +64,6 @@ pub use start::{StartError, Started, start};
 const TICK: Duration = Duration::from_millis(100);
 /// How often what failed on interfaces is tried again.
 const RETRY_TICKS: u64 = 10;
-
-/// Everything that can happen to the agent.
-#[derive(Debug)]
-pub enum Event {
-    /// The network changed.
-    Network(Change),
-    /// It is time to read the dataplane's evidence.
-    Look,
-    /// It is time to reconsider.
-    Tick,
-    /// The dataplane reported events.
-    Reported(Vec<Report>),
-    /// A probe was tried.
-    Probed(String, bool),
-    /// All flows were walked.
-    Swept(Box<Sweep>),
-    /// An operator ordered something.
-    Ordered {
-        /// Of which instance.
-        instance: String,
-        /// What.
-        order: Order,
-        /// Whatever follows.
-        force: bool,
-        /// Who waits for the answer.
-        reply: oneshot::Sender<Result<(), Refusal>>,
-    },
-    /// The configuration is to be read again.
-    Reload(Option<oneshot::Sender<Result<(), String>>>),
-    /// Another configuration is to be put in force, and kept.
-    Apply {
-        /// The text of its file.
-        text: String,
-        /// Who waits for the answer.
-        reply: oneshot::Sender<Result<Applied, String>>,
-    },
-    /// The agent's process is to become one of the program that is at its place now.
-    Replace(oneshot::Sender<()>),
-    /// The agent is to end.
-    Stop,
-}
-
-/// How the agent ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// For good.
-    Stopped,
-    /// To be replaced by another version of itself.
-    Replaced,
-}
-
-impl Event {
-    /// The event's name in metrics.
-    const fn kind(&self) -> &'static str {
-        match self {
-            Self::Network(_) => "network",
-            Self::Look => "look",
-            Self::Tick => "tick",
-            Self::Reported(_) => "report",
-            Self::Probed(..) => "probe",
-            Self::Swept(_) => "sweep",
-            Self::Ordered { .. } => "order",
-            Self::Reload(_) => "reload",
-            Self::Apply { .. } => "apply",
-            Self::Replace(_) => "replace",
-            Self::Stop => "stop",
-        }
-    }
-}
 
 /// The agent's I/O and what it knows.
 pub struct Agent {
@@ -138,11 +75,16 @@ pub struct Agent {
     targets: Option<Targets>,
     book: SetBook,
     published: HashMap<String, Published>,
+    /// Prefixes of clients with a table, as they are in the dataplane.
+    sources: BTreeMap<SourcePrefix, u32>,
+    /// The VNIs whose entries say that there are such, as they were written last.
+    zoned: Option<BTreeSet<u16>>,
     /// Interfaces of the sets as they were written last.
     wired: HashMap<u32, [u32; REPLICAS]>,
     /// Interfaces on which something failed.
     broken: HashSet<String>,
     watch: Watch,
+    models: Models,
     /// The number of the judgement that was followed last.
     judged: u64,
     sweep: Sweep,
@@ -156,6 +98,8 @@ pub struct Agent {
     ticks: u64,
     /// Who was told of to send partly computed checksums.
     checksums_told: HashSet<u16>,
+    /// Until when traced programs are in place.
+    traced_until_ns: Option<u64>,
 }
 
 /// What the loop listens to.
@@ -195,10 +139,12 @@ impl Agent {
             };
             let event = match event {
                 Event::Stop => {
+                    self.untrace("the agent ends");
                     info!("ends; the dataplane runs on");
                     return End::Stopped;
                 }
                 Event::Replace(reply) => {
+                    self.untrace("the agent is replaced");
                     info!("makes room for another version; the dataplane runs on");
                     // Whoever asked sees it by what comes after.
                     let _ = reply.send(());
@@ -232,6 +178,7 @@ impl Agent {
             },
             Event::Tick => {
                 self.retry();
+                self.end_late_trace();
                 let mut actions = self.state.tick(now_ns);
                 actions.extend(self.foresee(now_ns));
                 actions
@@ -261,6 +208,10 @@ impl Agent {
                 let _ = reply.send(answer);
                 return;
             }
+            Event::Models { act, reply } => {
+                let _ = reply.send(self.change_models(act, "operator"));
+                return;
+            }
             Event::Reload(reply) => {
                 let reloaded = self.reload().await;
                 if let Err(reason) = &reloaded {
@@ -274,6 +225,23 @@ impl Agent {
             Event::Apply { text, reply } => {
                 let applied = self.put_in_force_and_keep(&text).await;
                 let _ = reply.send(applied);
+                return;
+            }
+            Event::LoadTraced(reply) => {
+                self.load_traced(reply);
+                return;
+            }
+            Event::Trace {
+                programs,
+                until_ns,
+                reply,
+            } => {
+                let traced = self.trace(programs, until_ns);
+                let _ = reply.send(traced.map_err(|error| error.to_string()));
+                return;
+            }
+            Event::Untrace => {
+                self.untrace("the trace is over");
                 return;
             }
             Event::Replace(_) | Event::Stop => return,
@@ -346,7 +314,7 @@ impl Agent {
                 Action::Closed {
                     interface,
                     instance,
-                } => closed(&interface, instance.as_deref()),
+                } => wire::closed(&interface, instance.as_deref()),
                 Action::Release(place) => {
                     let instance = &self.state.instances[place];
                     debug!(instance = instance.config.name, "leaves SYNs unanswered");
@@ -447,20 +415,12 @@ impl Agent {
             }
         }
         self.sweep = sweep;
+        let seen = std::mem::take(&mut self.sweep.seen);
+        let in_flight = self.sweep.census.in_flight.clone();
+        let is_elsewhere = self.state.shook(&seen);
+        if self.state.loaded(in_flight, clock::now_ns()) || is_elsewhere {
+            self.publish();
+        }
         self.show();
     }
-}
-
-/// Says that an interface takes no redirected frame, and what to do.
-fn closed(interface: &str, instance: Option<&str>) {
-    let what = match instance {
-        Some(instance) => format!("no packet reaches instance {instance:?}, which is taken out"),
-        None => "no reply reaches the clients behind it".to_owned(),
-    };
-    warn!(
-        interface,
-        "takes no redirected frame, so that {what}: if it is a veth, turn GRO on at its far end (`ethtool -K \
-         DEV gro on` in that network namespace); else its driver cannot be redirected to, and the \
-         VNI's interfaces need `mode = \"generic\"`"
-    );
 }

@@ -11,30 +11,36 @@ use crate::{clock, config::Config, health::board::Noticed};
 impl Agent {
     /// Has the engine follow a configuration. A model that is not taken changes nothing but the event log.
     pub(super) fn watch_health(&mut self, config: &Config) {
-        let Err(reason) = self.watch.follow(config) else {
-            return;
-        };
-        warn!("the prediction model stays as it is: {reason}");
-        self.log.add([LogEntry {
-            time_ns: clock::now_ns(),
-            kind: "prediction".to_owned(),
-            to: Some("model-refused".to_owned()),
-            cause: Some(reason),
-            ..LogEntry::default()
-        }]);
+        for refused in self.watch.follow(config) {
+            let (what, reason) = (refused.told(), refused.to_string());
+            warn!("{what}: {reason}");
+            self.log.add([LogEntry {
+                time_ns: clock::now_ns(),
+                kind: "prediction".to_owned(),
+                to: Some(what.to_owned()),
+                cause: Some(reason),
+                ..LogEntry::default()
+            }]);
+        }
     }
 
     /// Tells the engine what was noticed; what is to be done if it has judged anew.
     pub(super) fn foresee(&mut self, now_ns: u64) -> Vec<Action> {
-        if !self.state.config.predicts() {
+        if !self.state.config.watches() {
             return Vec::new();
         }
         self.watch.board.notice(self.noticed(now_ns));
+        if !self.state.config.predicts() {
+            return Vec::new();
+        }
         let judged = self.watch.board.judged();
         if judged.number == self.judged {
             return Vec::new();
         }
         self.judged = judged.number;
+        if let Some(standing) = &judged.standing {
+            self.learn(standing);
+        }
         let actions = self.state.foresee(&judged, now_ns);
         if actions.is_empty() {
             // The figures are new, though nothing follows from them.
@@ -51,11 +57,17 @@ impl Agent {
             let cold = census.cold.iter().filter(|((of, _), _)| *of == number);
             let cold_flows: u64 = cold.clone().map(|(_, flows)| flows).sum();
             let diverged = cold.filter(|((_, reason), _)| *reason == Cold::Diverged.name());
+            let warm = of(&census.warm);
+            let walked = self.sweep.began_ns != 0;
             let noticed = Noticed {
+                number: instance.number,
                 at_ns: now_ns,
                 vitals: instance.vitals,
-                flows: of(&census.active) + of(&census.warm) + cold_flows,
+                flows: of(&census.active) + warm + cold_flows,
                 diverged: diverged.map(|(_, flows)| flows).sum(),
+                in_flight: walked.then(|| of(&census.in_flight)),
+                lag_bytes: (walked && warm > 0).then(|| of(&census.lag_bytes)),
+                seen: self.state.seen(instance, now_ns),
             };
             (instance.config.name.clone(), noticed)
         };

@@ -1,17 +1,24 @@
 //! Where new flows go: decided by `mirroring::decide`, written by the dataplane.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use mirror_common::{limits::REPLICAS, vni};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use super::{Agent, sets::replica_set};
+use super::{
+    Agent,
+    sets::replica_set,
+    zone_tables::{Wanted, ZoneTable},
+};
 use crate::{
     clock,
-    config::{self, Ack, Close, OnLoss},
+    config::{self, Ack, Close, MirrorMode, OnLoss},
     dataplane::{DataplaneError, PublishedSet},
     mirroring::{Decision, Options, Policy, Previous, decide},
-    routing::{NONE, Rule},
+    routing::{Choice, NONE, Rule, State},
 };
 
 /// What is in force for a VNI.
@@ -24,19 +31,36 @@ pub(super) struct Published {
     /// The decision.
     pub(super) previous: Previous,
     /// The table, in set numbers.
-    pub(super) table: Vec<u32>,
+    pub(super) table: Arc<[u32]>,
     /// By which rule.
     pub(super) rule: Option<Rule>,
     /// Sets of the plan by number, with each one's part of the buckets.
     pub(super) sets: BTreeMap<u32, f64>,
     /// Each instance's part of the buckets, in the order of the VNI's instances.
     pub(super) shares: Vec<f64>,
+    /// Tables for the clients of zones.
+    pub(super) zones: BTreeMap<String, ZoneTable>,
+    /// Zones, by place, that would have one if there were more.
+    pub(super) refused: BTreeSet<usize>,
+    /// All of this for whoever asks where a flow would go.
+    pub(super) choice: Arc<Choice>,
+}
+
+/// What was decided for a VNI.
+struct Decided {
+    vni: String,
+    number: u16,
+    decision: Decision,
+    /// The sets' numbers.
+    numbers: Vec<u32>,
+    table: Vec<u32>,
+    wanted: Wanted,
 }
 
 impl Published {
     /// Recalls what is in force from the dataplane.
     pub(super) fn recall(number: u16, agent: &Agent) -> Self {
-        let Some(table) = agent.dataplane.table(number) else {
+        let Some(table) = agent.dataplane.table(number.into()) else {
             return Self {
                 number,
                 ..Self::default()
@@ -57,17 +81,30 @@ impl Published {
             .collect();
         let place = |number: &u16| places.get(number).copied().unwrap_or(NONE);
         let sets = parts(&table);
-        let primary: HashMap<u32, u32> = sets
-            .keys()
-            .filter_map(|set| Some((*set, place(agent.book.get(*set)?.first()?))))
+        let primaries: HashMap<u32, u32> = agent
+            .book
+            .iter()
+            .filter_map(|(set, instances)| Some((set, place(instances.first()?))))
             .collect();
+        let primary = |set: &u32| primaries.get(set).copied().unwrap_or(NONE);
+        let zones = agent.dataplane.maps.register.zone_tables();
+        let zones = zones.inspect_err(|error| warn!("tables of zones are made anew: {error}"));
+        let zones = zones.unwrap_or_default().into_iter();
+        let zones = zones.filter(|(vni, ..)| *vni == number);
+        let zones = zones.filter_map(|(_, zone, number)| {
+            let buckets = agent.dataplane.table(number)?;
+            let table = ZoneTable {
+                number,
+                positions: buckets.iter().map(primary).collect(),
+                buckets: buckets.into(),
+            };
+            Some((zone, table))
+        });
+        let zones = zones.collect();
         let previous = Previous {
             names,
             weights: None,
-            table: table
-                .iter()
-                .map(|set| primary.get(set).copied().unwrap_or(NONE))
-                .collect(),
+            table: table.iter().map(primary).collect(),
             sets: sets
                 .keys()
                 .filter_map(|set| Some(agent.book.get(*set)?.iter().map(place).collect()))
@@ -76,8 +113,9 @@ impl Published {
         Self {
             number,
             previous,
-            table,
+            table: table.into(),
             sets,
+            zones,
             ..Self::default()
         }
     }
@@ -92,23 +130,13 @@ impl Agent {
     }
 
     pub(super) fn try_publish(&mut self) -> Result<(), DataplaneError> {
-        let mut fresh = Vec::new();
-        let mut tables = Vec::new();
-        let mut decided = Vec::new();
-        for (vni, members) in self.state.config.vnis.iter().zip(&self.state.members) {
-            let Some(published) = self.published.get(&vni.name) else {
-                continue;
-            };
-            let decision = self.decide(vni, members, published);
-            let numbers = number_sets(&mut self.book, &decision, &self.state, members)?;
-            // Not those that the book did not know: an attempt before may have failed in between.
-            fresh.extend(numbers.iter().filter(|n| !self.wired.contains_key(n)));
-            let table = decision.steering(&numbers, &published.table);
-            if table != published.table {
-                tables.push((published.number, table.clone()));
-            }
-            decided.push((vni.name.clone(), decision, numbers, table));
-        }
+        let decided = self.decide_all()?;
+        // Not those that the book did not know: an attempt before may have failed in between.
+        let mut fresh: Vec<u32> = decided
+            .iter()
+            .flat_map(|decided| decided.numbers.iter().copied())
+            .filter(|number| !self.wired.contains_key(number))
+            .collect();
         fresh.sort_unstable();
         fresh.dedup();
         let fresh: Vec<PublishedSet> = fresh
@@ -118,44 +146,130 @@ impl Agent {
         self.dataplane.publish_sets(&fresh)?;
         let written = fresh.iter().map(|set| (set.number, set.ifindexes));
         self.wired.extend(written);
+        let tables = self.changed_tables(&decided);
+        for decided in &decided {
+            for (zone, table) in &decided.wanted.tables {
+                let register = &mut self.dataplane.maps.register;
+                register.set_zone_table(decided.number, zone, table.number)?;
+            }
+        }
         self.dataplane.swap_tables(&tables)?;
         if !tables.is_empty() {
             info!(sets = fresh.len(), tables = tables.len(), "published");
         }
         let mut named = HashSet::new();
-        for (name, decision, numbers, table) in decided {
-            named.extend(numbers.iter().copied());
-            if let Some(published) = self.published.get_mut(&name) {
-                published.rule = Some(decision.weights.rule);
-                let counted = parts(&table);
-                let part = |number: &u32| counted.get(number).copied().unwrap_or(0.0);
-                published.sets = numbers.iter().map(|n| (*n, part(n))).collect();
-                let counted = parts(&decision.table);
-                let positions = 0..decision.weights.entries.len() as u32;
-                published.shares = positions
-                    .map(|position| counted.get(&position).copied().unwrap_or(0.0))
-                    .collect();
-                published.previous = decision.into_previous();
-                published.table = table;
-            }
+        for decided in decided {
+            named.extend(decided.numbers.iter().copied());
+            self.take_up(decided);
         }
         self.book.name_only(named, clock::now_ns());
+        let freed = self.write_sources()?;
+        if freed && self.published.values().any(|p| !p.refused.is_empty()) {
+            return self.try_publish();
+        }
+        let choices: Vec<(String, Arc<Choice>)> = self
+            .state
+            .config
+            .vnis
+            .iter()
+            .zip(&self.state.members)
+            .map(|(vni, members)| {
+                let (servers, _) = by_part(vni, members);
+                (vni.name.clone(), Arc::new(self.choice(vni, servers)))
+            })
+            .collect();
+        for (name, choice) in choices {
+            if let Some(published) = self.published.get_mut(&name) {
+                published.choice = choice;
+            }
+        }
         Ok(())
     }
 
+    fn decide_all(&mut self) -> Result<Vec<Decided>, DataplaneError> {
+        let mut all = Vec::new();
+        let mut room = self.room();
+        for (vni, members) in self.state.config.vnis.iter().zip(&self.state.members) {
+            let Some(published) = self.published.get(&vni.name) else {
+                continue;
+            };
+            let decision = self.decide(vni, members, published);
+            let numbers = number_sets(&mut self.book, &decision, &self.state, members)?;
+            let (servers, _) = by_part(vni, members);
+            all.push(Decided {
+                vni: vni.name.clone(),
+                number: published.number,
+                table: decision.steering(&numbers, &published.table),
+                wanted: self.zone_tables(vni, servers, &decision, &numbers, &mut room),
+                decision,
+                numbers,
+            });
+        }
+        Ok(all)
+    }
+
+    /// The tables that are not in force as they are to be, by their numbers.
+    fn changed_tables(&self, decided: &[Decided]) -> Vec<(u32, Vec<u32>)> {
+        let mut tables = Vec::new();
+        for decided in decided {
+            let Some(published) = self.published.get(&decided.vni) else {
+                continue;
+            };
+            if decided.table[..] != published.table[..] {
+                tables.push((decided.number.into(), decided.table.clone()));
+            }
+            for (zone, table) in &decided.wanted.tables {
+                let before = published.zones.get(zone);
+                if before.is_none_or(|before| before.buckets != table.buckets) {
+                    tables.push((table.number, table.buckets.to_vec()));
+                }
+            }
+        }
+        tables
+    }
+
+    /// What was decided is in force.
+    fn take_up(&mut self, decided: Decided) {
+        self.tell_refused(&decided.vni, &decided.wanted.refused);
+        let Some(published) = self.published.get_mut(&decided.vni) else {
+            return;
+        };
+        let decision = decided.decision;
+        published.rule = Some(decision.weights.rule);
+        let counted = parts(&decided.table);
+        let part = |number: &u32| counted.get(number).copied().unwrap_or(0.0);
+        published.sets = decided.numbers.iter().map(|n| (*n, part(n))).collect();
+        published.shares = shares(&decision.table, decision.weights.entries.len());
+        published.previous = decision.into_previous();
+        published.table = decided.table.into();
+        published.zones = decided.wanted.tables;
+    }
+
     fn decide(&self, vni: &config::Vni, members: &[usize], published: &Published) -> Decision {
-        let candidates: Vec<_> = members
+        let (servers, canaries) = by_part(vni, members);
+        let candidates: Vec<_> = servers
             .iter()
             .map(|&place| self.state.instances[place].candidate())
             .collect();
         let policy = Policy {
             sets: Options {
-                mirrors: vni.mirrors,
+                mirrors: match canaries.is_empty() {
+                    true => vni.mirrors,
+                    false => 0,
+                },
                 ..Options::default()
             },
             ..Policy::default()
         };
-        decide(&candidates, &policy, &published.previous)
+        let leaning = self.state.leaning(vni, servers, None);
+        let mut decision = decide(&candidates, &policy, &published.previous, leaning.as_ref());
+        let is_up = |place: usize| self.state.instances[place].candidate().state == State::Up;
+        let positions = servers.len() as u32..;
+        let up = canaries.iter().zip(positions);
+        let up = up.filter(|(place, _)| is_up(**place));
+        let up: Vec<u32> = up.map(|(_, position)| position).collect();
+        decision.plan.mirror_all_on(&up);
+        decision
     }
 
     /// A set with the interfaces as they are now.
@@ -186,7 +300,10 @@ impl Agent {
             };
             for (address, place) in &published.addresses {
                 wanted.insert(*address);
-                let entry = vni_entry(vni, published.number, *place);
+                let mut entry = vni_entry(vni, published.number, *place);
+                if !published.zones.is_empty() {
+                    entry.flags |= vni::flag::ZONED;
+                }
                 self.dataplane.maps.set_vni(*address, entry)?;
             }
         }
@@ -199,6 +316,11 @@ impl Agent {
     }
 }
 
+/// Who serves, and the canaries, who come last.
+fn by_part<'a>(vni: &config::Vni, members: &'a [usize]) -> (&'a [usize], &'a [usize]) {
+    members.split_at(members.len().saturating_sub(vni.canaries.len()))
+}
+
 /// Each number's part of a table.
 fn parts(table: &[u32]) -> BTreeMap<u32, f64> {
     let mut parts = BTreeMap::new();
@@ -206,6 +328,13 @@ fn parts(table: &[u32]) -> BTreeMap<u32, f64> {
         *parts.entry(*number).or_insert(0.0) += 1.0 / table.len() as f64;
     }
     parts
+}
+
+/// Each position's part of a table.
+pub(super) fn shares(table: &[u32], positions: usize) -> Vec<f64> {
+    let counted = parts(table);
+    let part = |position: u32| counted.get(&position).copied().unwrap_or(0.0);
+    (0..positions as u32).map(part).collect()
 }
 
 /// Numbers of a decision's sets.
@@ -241,6 +370,7 @@ fn vni_entry(vni: &config::Vni, number: u16, address: u8) -> vni::Vni {
     set(vni.ack == Ack::SemiSync, vni::flag::HOLD_ACKS);
     set(vni.close == Close::Vote, vni::flag::VOTE_ON_CLOSE);
     set(vni.on_loss == OnLoss::Leave, vni::flag::LEAVE_LOST);
+    set(vni.mode == MirrorMode::Shadow, vni::flag::SHADOW);
     vni::Vni {
         vni: number,
         address,

@@ -14,10 +14,11 @@ use super::{
     view::{InstanceRow, InterfaceRow, MirrorRow, ShareRow, View, VniRow},
 };
 use crate::{
-    config::{self, Ack, Close, OnLoss},
+    config::{self, Ack, Close, MirrorMode, OnLoss},
     connections::{Names, row::protocol_name},
     dataplane::address_from,
-    routing::{Rule, State as Service},
+    health::predict::signal::Signal,
+    routing::{Choice, Rule, State as Service},
 };
 
 /// The `from` of a partial checksum that a client sent.
@@ -31,6 +32,7 @@ impl Agent {
             interfaces: self.interface_rows(),
             instances: self.instance_rows(),
             vnis: self.vni_rows(),
+            choices: self.choices(),
             mirrors: self.mirror_rows(),
             flows: self
                 .sweep
@@ -42,9 +44,17 @@ impl Agent {
             names: self.names(),
             census: self.sweep.census.clone(),
             health: self.health_rows(),
+            models: self.models_row(),
             config: self.state.config.clone(),
         };
         self.views.send_replace(Arc::new(view));
+    }
+
+    fn choices(&self) -> HashMap<String, Arc<Choice>> {
+        let choice = |(name, published): (&String, &super::publish::Published)| {
+            (name.clone(), Arc::clone(&published.choice))
+        };
+        self.published.iter().map(choice).collect()
     }
 
     fn names(&self) -> Names {
@@ -93,6 +103,7 @@ impl Agent {
             }
         }
         let census = &self.sweep.census;
+        let walked = self.sweep.began_ns != 0;
         let row = |(instance, share): (&super::state::Instance, f64)| {
             let name = &instance.config.name;
             let mode = self.dataplane.mode(instance.ifindex);
@@ -100,6 +111,13 @@ impl Agent {
             let outlook = judgement.and_then(|(_, judgement)| judgement.outlook);
             let chances = outlook.and_then(|outlook| outlook.chances);
             let chance = |place: usize| chances.map(|chances| chances[place].into());
+            let number = instance.number as u16;
+            let reading = self.sweep.measured.get(&number);
+            let measured = |signal| {
+                reading
+                    .and_then(|reading| reading.get(signal))
+                    .map(f64::from)
+            };
             InstanceRow {
                 name: name.clone(),
                 id: instance.number,
@@ -118,12 +136,20 @@ impl Agent {
                 mac: instance.mac.map(|mac| mac.to_string()),
                 domain: instance.config.domain.clone(),
                 xdp_mode: mode.map_or("none", |mode| mode.name()).to_owned(),
-                flows: count(&census.active, instance.number as u16),
-                warm: count(&census.warm, instance.number as u16),
+                flows: count(&census.active, number),
+                warm: count(&census.warm, number),
                 sent: instance.vitals.sent,
                 received: instance.vitals.received,
                 retransmissions: instance.vitals.retransmissions,
                 resets: instance.vitals.resets,
+                in_flight: walked.then(|| count(&census.in_flight, number)),
+                requests_per_s: measured(Signal::RequestRate),
+                mirror_lag_bytes: census.lag_bytes.get(&number).copied(),
+                syn_ack_p50_ms: measured(Signal::SynAckP50),
+                syn_ack_p99_ms: measured(Signal::SynAckP99),
+                syn_timeouts_share: measured(Signal::SynTimeouts),
+                ack_p50_ms: measured(Signal::AckP50),
+                ack_p99_ms: measured(Signal::AckP99),
             }
         };
         self.state.instances.iter().zip(shares).map(row).collect()
@@ -140,13 +166,19 @@ impl Agent {
                 name: vni.name.clone(),
                 id: number,
                 flows: count(&census.vnis, number),
-                unprotected: unprotected
-                    .filter(|((vni, _), _)| *vni == number)
-                    .map(|(_, flows)| flows)
-                    .sum(),
+                unprotected: match vni.mode {
+                    // Warm or not, its mirrors never take over.
+                    MirrorMode::Shadow => count(&census.vnis, number),
+                    MirrorMode::Takeover => unprotected
+                        .filter(|((vni, _), _)| *vni == number)
+                        .map(|(_, flows)| flows)
+                        .sum(),
+                },
                 addresses: vni.addresses.iter().map(ToString::to_string).collect(),
                 interfaces: vni.interfaces.clone(),
                 mirrors: vni.mirrors,
+                mode: vni.mode.name().to_owned(),
+                canaries: vni.canaries.clone(),
                 ack: match vni.ack {
                     Ack::SemiSync => "semi-sync",
                     Ack::Async => "async",

@@ -9,15 +9,15 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Agent, Event, Inputs, configure::Occasion, log::EventLog, sets::SetBook, state::State,
-    view::View,
+    Agent, Event, Inputs, configure::Occasion, log::EventLog, models::Models, sets::SetBook,
+    state::State, view::View,
 };
 use crate::{
     clock,
     config::Config,
     connections::{Rescuer, Sweep, Sweeper},
-    dataplane::{Dataplane, DataplaneError},
-    health::watch::Watch,
+    dataplane::{Dataplane, DataplaneError, chain},
+    health::watch::{Measured, Watch},
     metrics::Metrics,
     netlink::{Netlink, NetlinkError, Targets},
 };
@@ -87,11 +87,17 @@ pub async fn start(file: &Path, config: Config, log_programs: u8) -> Result<Star
     let log = Arc::new(EventLog::new(Arc::clone(&metrics)));
     let sweeper = Sweeper::start(dataplane.reader()?, sweep_sender)?;
     let maps = dataplane.reader()?;
+    let to_measure = dataplane.reader()?;
+    let measured: Measured = Arc::new(move |numbers| {
+        let measures = to_measure.measures(numbers);
+        measures.map_err(|error| chain(&error))
+    });
     let nothing = Config {
         instances: Vec::new(),
         vnis: Vec::new(),
         ..config.clone()
     };
+    let sources = dataplane.sources()?.into_iter().collect();
     let mut agent = Agent {
         file: file.to_owned(),
         state: State::new(nothing, Vec::new()),
@@ -100,9 +106,12 @@ pub async fn start(file: &Path, config: Config, log_programs: u8) -> Result<Star
         netlink,
         targets,
         published: HashMap::new(),
+        sources,
+        zoned: None,
         wired: HashMap::new(),
         broken: HashSet::new(),
-        watch: Watch::default(),
+        watch: Watch::new(measured),
+        models: Models::default(),
         judged: 0,
         sweep: Sweep::default(),
         sweeper,
@@ -122,6 +131,7 @@ pub async fn start(file: &Path, config: Config, log_programs: u8) -> Result<Star
         views,
         ticks: 0,
         checksums_told: HashSet::new(),
+        traced_until_ns: None,
     };
     let occasion = match agent.dataplane.adopted() {
         true => Occasion::Adoption,

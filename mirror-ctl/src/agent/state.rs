@@ -8,7 +8,7 @@ use mirror_common::{
     time,
 };
 
-use super::foresee::Foreseen;
+use super::{bearings::Bearings, foresee::Foreseen};
 use crate::{
     config::{self, Config, Mac},
     dataplane::InstanceRecord,
@@ -70,6 +70,8 @@ pub struct State {
     pub silence: Silence,
     /// Failures of services.
     pub evidence: Evidence,
+    /// What distance and load do to new flows.
+    pub bearings: Bearings,
     /// What the policy remembers of each VNI's instances.
     pub foresight: HashMap<String, Healths>,
 }
@@ -268,6 +270,7 @@ impl State {
             is_native: false,
             silence: Silence::default(),
             evidence: Evidence::default(),
+            bearings: Bearings::default(),
             foresight: HashMap::new(),
         };
         state.regroup();
@@ -294,6 +297,7 @@ impl State {
         self.members = vnis
             .map(|vni| vni.instances.iter().filter_map(place).collect())
             .collect();
+        self.take_bearings();
     }
 
     /// Whether copies for an instance would vanish: nothing says so later, neither a packet nor a

@@ -1,16 +1,17 @@
 //! What the agent shows: rows made once after each change, so that whoever asks never waits for
 //! the agent's loop, nor the loop for them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use mirror_common::LAYOUT_VERSION;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::foresee::Foreseen;
+use super::{foresee::Foreseen, models::ModelsRow};
 use crate::{
-    config::Config,
+    config::{Config, MirrorMode},
     connections::{Census, Names},
+    routing::Choice,
 };
 
 /// Everything but flows, counters and events.
@@ -24,6 +25,8 @@ pub struct View {
     pub instances: Vec<InstanceRow>,
     /// The VNIs.
     pub vnis: Vec<VniRow>,
+    /// What each VNI's new flows are spread by.
+    pub choices: HashMap<String, Arc<Choice>>,
     /// The replica sets.
     pub mirrors: Vec<MirrorRow>,
     /// Flows by table.
@@ -34,6 +37,8 @@ pub struct View {
     pub census: Census,
     /// What is expected of the instances; empty where nothing is predicted.
     pub health: Vec<HealthRow>,
+    /// Who judges, and how well; what is recorded of it.
+    pub models: ModelsRow,
     /// What the agent runs by.
     pub config: Config,
 }
@@ -112,7 +117,7 @@ pub struct InstanceRow {
     pub changed_ns: u64,
     /// Its configured share of new flows.
     pub weight: u32,
-    /// Its share of new flows as it is in force, of all VNIs the greatest.
+    /// Its share of new flows as it is in force, of all VNIs the greatest; of sources without a table of their own.
     pub share: f64,
     /// Its health score, as new flows follow it.
     pub score: f64,
@@ -151,6 +156,30 @@ pub struct InstanceRow {
     pub retransmissions: u64,
     /// Resets that no other replica sent.
     pub resets: u64,
+    /// Requests that it has not answered, as the active replica or as a mirror; none: not known yet.
+    #[serde(default)]
+    pub in_flight: Option<u64>,
+    /// Requests that begin, a second.
+    #[serde(default)]
+    pub requests_per_s: Option<f64>,
+    /// Bytes by which it trails in flows that it could take over; none: there are none.
+    #[serde(default)]
+    pub mirror_lag_bytes: Option<u64>,
+    /// Median time from SYN to SYN-ACK in the last seconds; none: too few to tell.
+    #[serde(default)]
+    pub syn_ack_p50_ms: Option<f64>,
+    /// 99th percentile of the same.
+    #[serde(default)]
+    pub syn_ack_p99_ms: Option<f64>,
+    /// Share of SYNs that nobody answered in time.
+    #[serde(default)]
+    pub syn_timeouts_share: Option<f64>,
+    /// Median time from data to its acknowledgement in the last seconds.
+    #[serde(default)]
+    pub ack_p50_ms: Option<f64>,
+    /// 99th percentile of the same.
+    #[serde(default)]
+    pub ack_p99_ms: Option<f64>,
 }
 
 /// `vni`.
@@ -170,6 +199,12 @@ pub struct VniRow {
     pub interfaces: Vec<String>,
     /// Mirrors of each flow.
     pub mirrors: usize,
+    /// What mirrors are for: `takeover`, or `shadow`.
+    #[serde(default)]
+    pub mode: String,
+    /// Instances that serve no flow and mirror all of them.
+    #[serde(default)]
+    pub canaries: Vec<String>,
     /// What the client is told to be received.
     pub ack: String,
     /// Whose close counts.
@@ -178,8 +213,18 @@ pub struct VniRow {
     pub on_loss: String,
     /// By which rule new flows are spread.
     pub rule: String,
-    /// Its instances with their share of new flows.
+    /// Its instances with their share of new flows, of sources without a table of their own.
     pub instances: Vec<ShareRow>,
+}
+
+impl VniRow {
+    /// Mirrors of each flow as tables show them: shadows are said to be.
+    pub fn mirrors_text(&self) -> String {
+        match self.mode == MirrorMode::Shadow.name() {
+            true => format!("{} shadow", self.mirrors),
+            false => self.mirrors.to_string(),
+        }
+    }
 }
 
 /// An instance's part of a VNI.

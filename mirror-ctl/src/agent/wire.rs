@@ -212,3 +212,17 @@ impl Agent {
         here.flat_map(|vni| vni.addresses.iter().copied()).collect()
     }
 }
+
+/// Says that an interface takes no redirected frame, and what to do.
+pub(super) fn closed(interface: &str, instance: Option<&str>) {
+    let what = match instance {
+        Some(instance) => format!("no packet reaches instance {instance:?}, which is taken out"),
+        None => "no reply reaches the clients behind it".to_owned(),
+    };
+    warn!(
+        interface,
+        "takes no redirected frame, so that {what}: if it is a veth, turn GRO on at its far end (`ethtool -K \
+         DEV gro on` in that network namespace); else its driver cannot be redirected to, and the \
+         VNI's interfaces need `mode = \"generic\"`"
+    );
+}

@@ -91,10 +91,11 @@ pub async fn fetch(
 /// Reads an answer piece by piece, as long as it goes on.
 pub async fn pieces<E: From<ClientError>>(
     socket: &Path,
+    method: Method,
     path: &str,
     mut each: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
-    let answer = send(socket, Method::GET, path, Bytes::new()).await?;
+    let answer = send(socket, method, path, Bytes::new()).await?;
     let mut body = answer.into_body();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| broken(socket, error))?;
@@ -108,11 +109,12 @@ pub async fn pieces<E: From<ClientError>>(
 /// Reads server-sent events as long as they come.
 pub async fn messages<E: From<ClientError>>(
     socket: &Path,
+    method: Method,
     path: &str,
     mut each: impl FnMut(Message) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut parser = Parser::default();
-    pieces(socket, path, |piece| {
+    pieces(socket, method, path, |piece| {
         parser.feed(piece).into_iter().try_for_each(&mut each)
     })
     .await

@@ -15,6 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{Shared, stream::Kinds};
 use crate::agent::{
     log::LogEntry,
+    models::ModelsRow,
     view::{HealthRow, InstanceRow, MirrorRow, StatusRow, VniRow},
 };
 
@@ -103,6 +104,19 @@ pub(super) async fn health(
     found.cloned().map(Json).ok_or_else(|| {
         none("nothing is predicted: no instance has `metrics` and there is no model".to_owned())
     })
+}
+
+/// Which models judge, how well, and whether what they are given has drifted.
+#[utoipa::path(
+    get,
+    path = "/v1/models",
+    responses(
+        (status = 200, description = "Champion and challenger", body = ModelsRow),
+        (status = "default", description = "Refused or failed", body = Problem)
+    )
+)]
+pub(super) async fn models(State(shared): State<Shared>) -> Json<ModelsRow> {
+    Json(shared.views.borrow().models.clone())
 }
 
 /// The virtual network interfaces and who serves them.

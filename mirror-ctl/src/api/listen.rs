@@ -37,20 +37,16 @@ impl Limited {
 }
 
 impl Listener for Limited {
-    type Io = Held;
+    type Io = Held<UnixStream>;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Held, SocketAddr) {
-        // The semaphore is never closed.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
+            // The semaphore is never closed.
+            return std::future::pending().await;
+        };
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        (
-            Held {
-                stream,
-                _place: place,
-            },
-            address,
-        )
+        (Held::new(stream, place), address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -59,16 +55,29 @@ impl Listener for Limited {
 }
 
 /// A connection and its place.
-pub(super) struct Held {
-    stream: UnixStream,
-    _place: Option<OwnedSemaphorePermit>,
+pub(super) struct Held<S> {
+    stream: S,
+    _place: OwnedSemaphorePermit,
 }
 
-/// Who is at the other end, as the kernel says.
+impl<S> Held<S> {
+    pub(super) fn new(stream: S, place: OwnedSemaphorePermit) -> Self {
+        Self {
+            stream,
+            _place: place,
+        }
+    }
+}
+
+/// Who is at the other end: as the kernel says, or from where.
 #[derive(Clone, Debug)]
 pub(super) struct Peer(String);
 
 impl Peer {
+    pub(super) fn named(name: String) -> Self {
+        Self(name)
+    }
+
     /// For the audit trail.
     pub(super) fn name(&self) -> String {
         self.0.clone()
@@ -87,7 +96,7 @@ impl Connected<IncomingStream<'_, Limited>> for Peer {
     }
 }
 
-impl AsyncRead for Held {
+impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -97,7 +106,7 @@ impl AsyncRead for Held {
     }
 }
 
-impl AsyncWrite for Held {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -42,6 +42,7 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> Result<Response, Fa
         view: &view,
         counters: &counters,
         vitals: &vitals,
+        measures: &shared.maps.measures(&numbers).map_err(internal)?,
         capacities: shared.maps.capacities().map_err(internal)?,
         started_s: shared.started_s,
     });

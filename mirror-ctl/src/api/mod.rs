@@ -9,9 +9,12 @@ pub mod metrics;
 pub mod openapi;
 mod orders;
 mod page;
+mod remote;
+pub mod select;
 mod socket;
 pub mod sse;
 mod stream;
+pub mod trace;
 
 use std::{
     io,
@@ -34,10 +37,12 @@ use crate::{
     agent::{Event, log::EventLog, view::View},
     dataplane::Maps,
     metrics::Metrics,
+    privileges,
 };
 
 use listen::{Limited, Peer};
 
+pub use remote::{Remote, RemoteError, prepare as prepare_remote};
 pub use socket::{Socket, SocketError};
 pub use stream::{CUT, GAP};
 
@@ -55,6 +60,8 @@ pub struct Shared {
     pub log: Arc<EventLog>,
     /// Places for readers of the event stream.
     pub readers: Arc<Semaphore>,
+    /// The place of the one trace there may be.
+    pub tracing: Arc<Semaphore>,
     /// What is measured.
     pub metrics: Arc<Metrics>,
     /// Handles of the maps.
@@ -77,9 +84,11 @@ pub struct Listeners {
     pub metrics: Option<TcpListener>,
     /// For the page only.
     pub page: Option<TcpListener>,
+    /// For everything, to other hosts.
+    pub remote: Option<Remote>,
 }
 
-/// A loopback address cannot be had.
+/// An address cannot be had.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} on {address}: {source}")]
 pub struct BindError {
@@ -88,7 +97,7 @@ pub struct BindError {
     source: io::Error,
 }
 
-/// Takes a loopback address for `what`.
+/// Takes an address for `what`.
 pub fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
     let listener = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
@@ -107,8 +116,10 @@ pub fn serve(listeners: Listeners, shared: Shared) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let server = move || {
+    let server = move || -> anyhow::Result<()> {
         crate::dataplane::set_nice(0);
+        // Whatever a request finds to break in here has no rights; maps are read by what is open.
+        privileges::renounce()?;
         runtime.block_on(async {
             if let Some(listener) = listeners.metrics {
                 serve_over_tcp(listener, metrics::router(shared.clone()))?;
@@ -116,16 +127,19 @@ pub fn serve(listeners: Listeners, shared: Shared) -> io::Result<()> {
             if let Some(listener) = listeners.page {
                 serve_over_tcp(listener, page::router(shared.clone()))?;
             }
+            if let Some(remote) = listeners.remote {
+                remote::serve(remote, router(shared.clone()))?;
+            }
             let listener = Limited::new(tokio::net::UnixListener::from_std(listeners.api)?);
             let service = router(shared).into_make_service_with_connect_info::<Peer>();
-            axum::serve(listener, service).await
+            Ok(axum::serve(listener, service).await?)
         })
     };
     thread::Builder::new()
         .name("api".to_owned())
         .spawn(move || {
             if let Err(error) = server() {
-                error!("the API is not served: {error}");
+                error!("the API is not served: {error:#}");
             }
         })
         .map(drop)

@@ -3,7 +3,7 @@
 use utoipa::openapi::{Info, OpenApi, Server};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Shared, flows, handlers, metrics, orders, stream};
+use super::{Shared, flows, handlers, metrics, orders, select, stream, trace};
 
 /// The version in the paths. Within it, fields and paths are added, never renamed or removed.
 pub const VERSION: &str = "1.0.0";
@@ -15,7 +15,10 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(handlers::instances))
         .routes(routes!(handlers::health))
         .routes(routes!(orders::order))
+        .routes(routes!(handlers::models))
+        .routes(routes!(orders::models))
         .routes(routes!(handlers::vnis))
+        .routes(routes!(select::select))
         .routes(routes!(handlers::mirrors))
         .routes(routes!(flows::flows))
         .routes(routes!(handlers::events))
@@ -23,6 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(handlers::config, orders::apply))
         .routes(routes!(orders::reload))
         .routes(routes!(orders::replace))
+        .routes(routes!(trace::trace))
         .routes(routes!(metrics::metrics))
 }
 

@@ -16,7 +16,14 @@ use super::{
     listen::Peer,
 };
 use crate::{
-    agent::{Applied, Event, log::LogEntry, orders::Refusal, state::Order, view::InstanceRow},
+    agent::{
+        Applied, Event,
+        log::LogEntry,
+        models::{ModelAct, ModelsRow},
+        orders::Refusal,
+        state::Order,
+        view::InstanceRow,
+    },
     clock,
 };
 
@@ -66,8 +73,11 @@ pub(super) async fn order(
     note(
         &shared,
         &peer,
-        &verb,
-        Some(&instance),
+        LogEntry {
+            to: Some(verb),
+            instance: Some(instance.clone()),
+            ..LogEntry::default()
+        },
         answer.as_ref().err(),
     );
     match answer {
@@ -82,6 +92,33 @@ pub(super) async fn order(
             Err(Failed(StatusCode::NOT_FOUND, refusal.to_string()))
         }
         Err(refusal) => Err(Failed(StatusCode::CONFLICT, refusal.to_string())),
+    }
+}
+
+/// Has champion or challenger take the other's place: promote, or rollback to the champion before.
+#[utoipa::path(
+    post,
+    path = "/v1/models/{act}",
+    params(("act" = String, Path, description = "promote or rollback")),
+    responses(
+        (status = 200, description = "The models as they are then", body = ModelsRow),
+        (status = "default", description = "Refused or failed", body = Problem)
+    )
+)]
+pub(super) async fn models(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(name): Path<String>,
+) -> Result<Json<ModelsRow>, Failed> {
+    let Some(act) = ModelAct::of_verb(&name) else {
+        return Err(unknown().await);
+    };
+    let (reply, answer) = oneshot::channel();
+    let answer = ask(&shared, Event::Models { act, reply }, answer).await?;
+    note(&shared, &peer, verb(&name), answer.as_ref().err());
+    match answer {
+        Ok(()) => Ok(Json(shared.views.borrow().models.clone())),
+        Err(reason) => Err(Failed(StatusCode::CONFLICT, reason)),
     }
 }
 
@@ -100,7 +137,7 @@ pub(super) async fn reload(
 ) -> Result<Json<()>, Failed> {
     let (reply, answer) = oneshot::channel();
     let answer = ask(&shared, Event::Reload(Some(reply)), answer).await?;
-    note(&shared, &peer, "reload", None, answer.as_ref().err());
+    note(&shared, &peer, verb("reload"), answer.as_ref().err());
     answer.map(Json).map_err(unprocessable)
 }
 
@@ -118,7 +155,7 @@ pub(super) async fn replace(
     State(shared): State<Shared>,
     ConnectInfo(peer): ConnectInfo<Peer>,
 ) -> Result<Json<()>, Failed> {
-    note(&shared, &peer, "replace", None, None::<&String>);
+    note(&shared, &peer, verb("replace"), None::<&String>);
     let (reply, answer) = oneshot::channel();
     ask(&shared, Event::Replace(reply), answer).await.map(Json)
 }
@@ -140,36 +177,39 @@ pub(super) async fn apply(
 ) -> Result<Json<Applied>, Failed> {
     let (reply, answer) = oneshot::channel();
     let answer = ask(&shared, Event::Apply { text, reply }, answer).await?;
-    note(&shared, &peer, "apply", None, answer.as_ref().err());
+    note(&shared, &peer, verb("apply"), answer.as_ref().err());
     answer.map(Json).map_err(unprocessable)
 }
 
 /// Gives the agent's loop an event and waits for what it says.
-async fn ask<T>(shared: &Shared, event: Event, answer: oneshot::Receiver<T>) -> Result<T, Failed> {
+pub(super) async fn ask<T>(
+    shared: &Shared,
+    event: Event,
+    answer: oneshot::Receiver<T>,
+) -> Result<T, Failed> {
     shared.orders.send(event).await.map_err(|_| ending())?;
     answer.await.map_err(|_| ending())
 }
 
-/// The audit trail.
-fn note(
-    shared: &Shared,
-    peer: &Peer,
-    verb: &str,
-    instance: Option<&str>,
-    refusal: Option<&impl ToString>,
-) {
+/// The audit trail: `order` says what was ordered, and of what.
+pub(super) fn note(shared: &Shared, peer: &Peer, order: LogEntry, refusal: Option<&impl ToString>) {
     let (by, refused) = (peer.name(), refusal.map(ToString::to_string));
-    let instance = instance.map(str::to_owned);
-    info!(verb, instance, by, refused, "order");
+    let (verb, instance, client) = (&order.to, &order.instance, &order.client);
+    info!(verb, instance, client, by, refused, "order");
     shared.log.add([LogEntry {
         time_ns: clock::now_ns(),
         kind: "order".to_owned(),
-        instance,
-        to: Some(verb.to_owned()),
         cause: refused.map(|reason| format!("refused: {reason}")),
         by: Some(by),
-        ..LogEntry::default()
+        ..order
     }]);
+}
+
+fn verb(verb: &str) -> LogEntry {
+    LogEntry {
+        to: Some(verb.to_owned()),
+        ..LogEntry::default()
+    }
 }
 
 fn unprocessable(reason: String) -> Failed {

@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use std::{ffi::OsString, path::PathBuf, str::FromStr};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -8,6 +8,11 @@ use clap_complete::Shell;
 use crate::{
     DEFAULT_PIN_DIR, DEFAULT_SOCKET, agent::log::KINDS, connections::filter::ClientFilter,
 };
+
+mod traced;
+
+use traced::{CAPTURE_HELP, DIFF_HELP, TRACE_HELP};
+pub(super) use traced::{Capture, Diff, Trace, Traced};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -64,6 +69,9 @@ pub enum Verb {
     /// Show the virtual network interfaces and who serves them.
     #[command(alias = "vnis", after_help = "Examples:\n  mirror-ctl vni")]
     Vni,
+    /// Show which instance a new flow from an address would get, and why.
+    #[command(after_help = SELECT_HELP)]
+    Select(Select),
     /// Show the instances.
     #[command(
         alias = "instance",
@@ -83,6 +91,15 @@ pub enum Verb {
         after_help = "Examples:\n  mirror-ctl events --limit 20\n  mirror-ctl events --follow\n  mirror-ctl events --follow --json --kind takeover,flow-cold"
     )]
     Events(Events),
+    /// Show each packet of one flow: which way, what became of it and why, its numbers on both sides of the translation.
+    #[command(after_help = TRACE_HELP)]
+    Trace(Trace),
+    /// Capture one flow on both sides of the translation, as a pcapng file for Wireshark.
+    #[command(after_help = CAPTURE_HELP)]
+    Capture(Capture),
+    /// Compare what a VNI's mirrors answer with what clients get: how many flows differ, where first, and both sides' bytes.
+    #[command(after_help = DIFF_HELP)]
+    Diff(Diff),
     /// Show all of it on one screen, and evacuate, drain or restore from there.
     #[command(after_help = "Examples:\n  mirror-ctl top")]
     Top,
@@ -161,6 +178,12 @@ impl Verb {
         matches!(self, Self::Agent(_) | Self::Load(_) | Self::Unload(_))
     }
 }
+
+const SELECT_HELP: &str = "\
+Examples:
+  mirror-ctl select web --source 10.1.2.3                             each instance's part of such flows
+  mirror-ctl select web --source 10.1.2.3 --source-port 40000 --port 443  the instance of this very flow
+  mirror-ctl select web --source 2001:db8::7 --json | jq -r .instance";
 
 const COMPLETIONS_HELP: &str = "\
 Examples:
@@ -263,6 +286,28 @@ pub struct Flows {
     /// Look again every so many seconds.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = seconds)]
     pub watch: Option<f64>,
+}
+
+/// `select`.
+#[derive(Debug, ClapArgs)]
+pub struct Select {
+    /// The VNI.
+    pub vni: String,
+    /// The client's address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub source: IpAddr,
+    /// The VNI's port.
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// The client's port: with --port, which instance exactly.
+    #[arg(long, value_name = "PORT", requires = "port")]
+    pub source_port: Option<u16>,
+    /// Which of the VNI's addresses; the first of the client's family unless said otherwise.
+    #[arg(long, value_name = "ADDRESS")]
+    pub address: Option<IpAddr>,
+    /// The protocol.
+    #[arg(long, value_name = "PROTOCOL", value_parser = ["tcp", "udp"])]
+    pub protocol: Option<String>,
 }
 
 /// `doctor`.

@@ -1,6 +1,7 @@
 //! `events`: what happened, and with `--follow` what happens.
 
 use anyhow::{Result, anyhow, bail};
+use hyper::Method;
 
 use super::{
     args::Events,
@@ -32,7 +33,9 @@ pub(super) fn events(asker: &Asker<'_>, events: &Events) -> Result<()> {
 
 /// Ends when the agent ends or cuts the stream; both are failures, because more was wanted.
 fn follow(asker: &Asker<'_>, path: &str) -> Result<()> {
-    let read = messages(asker.socket, path, |message| show(&message, asker.json));
+    let read = messages(asker.socket, Method::GET, path, |message| {
+        show(&message, asker.json)
+    });
     match small_runtime()?.block_on(read) {
         // An agent that ends leaves its answer unfinished.
         Err(error) if matches!(error.downcast_ref(), Some(ClientError::Broken { .. })) => {}

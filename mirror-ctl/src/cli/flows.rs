@@ -59,7 +59,7 @@ pub(super) fn flows(asker: &Asker<'_>, filter: &Flows) -> Result<()> {
 /// that are in it, which are between its flows only.
 async fn pass_on(socket: &Path, path: &str, one_line: bool) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    pieces(socket, path, |piece| -> Result<()> {
+    pieces(socket, Method::GET, path, |piece| -> Result<()> {
         match one_line {
             false => stdout.write_all(piece)?,
             true => {

@@ -11,7 +11,8 @@ use super::{
     apply,
     args::{Args, Verb},
     ask::{Asker, print, small_runtime},
-    config, doctor, events, flows, health, man, offline, schema, service, table, top, upgrade,
+    config, diff, doctor, events, flows, health, man, offline, schema, select, service, table, top,
+    trace, upgrade,
 };
 use crate::{agent::view::StatusRow, api::client::ClientError, dataplane};
 
@@ -27,6 +28,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Verb::Unload(unload) => service::unload(unload, json),
         Verb::Status(place) => status(&asker, &place.pin_dir),
         Verb::Vni => asker.show("/v1/vnis", |rows: &Vec<_>, look| table::vnis(rows, look)),
+        Verb::Select(wanted) => select::run(&asker, wanted),
         Verb::Instances => asker.show("/v1/instances", |rows: &Vec<_>, look| {
             table::instances(rows, look)
         }),
@@ -35,6 +37,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         }),
         Verb::Flows(filter) => flows::flows(&asker, filter),
         Verb::Events(events) => events::events(&asker, events),
+        Verb::Trace(flow) => trace::trace(&asker, flow),
+        Verb::Capture(flow) => trace::capture(&asker, flow),
+        Verb::Diff(vni) => diff::run(&asker, vni),
         Verb::Top => top::run(&args.socket),
         Verb::Metrics => asker.metrics(),
         Verb::Evacuate(order) => asker.order("evacuate", order),

@@ -16,12 +16,14 @@ use super::{
 use crate::{
     agent::{
         log::LogEntry,
+        models::ModelsRow,
         view::{InstanceRow, MirrorRow, StatusRow, VniRow},
     },
-    api::openapi,
+    api::{openapi, select::SelectRow},
     config::Config,
     connections::FlowRow,
     doctor::Report,
+    trace::{PacketRow, diff::DiffReport},
 };
 
 /// Version of what `--json` prints. Within it fields are added, never renamed or removed.
@@ -42,15 +44,22 @@ fn output() -> Value {
     let config = all.one::<Config>();
     let events = all.one::<LogEntry>();
     let flows = all.list::<FlowRow>();
+    let models = all.one::<ModelsRow>();
     let verbs = json!({
+        "health models": models,
+        "health promote": models,
+        "health rollback": models,
         "status": all.one::<StatusRow>(),
         "vni": all.list::<VniRow>(),
+        "select": all.one::<SelectRow>(),
         "instances": instances,
         "flows": flows,
         "flows --watch": flows,
         "mirrors": all.list::<MirrorRow>(),
         "events": { "type": "array", "items": events },
         "events --follow": events,
+        "diff": all.one::<DiffReport>(),
+        "trace": all.one::<PacketRow>(),
         "upgrade": all.one::<Upgraded>(),
         "evacuate": instances,
         "restore": instances,

@@ -16,33 +16,34 @@ use tokio::{
     sync::{Semaphore, mpsc},
 };
 use tracing::info;
-use tracing_subscriber::EnvFilter;
 
 use super::{
     args::{self, Unload},
     ask::{Done, print, print_json, small_runtime},
+    logging,
 };
 use crate::{
     agent::{self, End, Event},
-    api::{self, Listeners, Shared, Socket},
-    config::Config,
+    api::{self, Listeners, Remote, Shared, Socket},
+    config::{Config, Listen},
     dataplane,
     netlink::Netlink,
-    notify,
+    notify, privileges,
 };
 
 /// Priority of the agent's loop.
 const LOOP_NICE: i32 = -15;
 
 pub(super) fn agent(agent: &args::Agent) -> Result<()> {
-    start_logging();
+    logging::start();
     // Now: the kernel's name of a file that is replaced later is of no use.
     let program = env::current_exe()?;
     let file = &agent.config;
     let config = Config::load(file)?;
-    dataplane::check()?;
+    dataplane::prepare_host(&config.agent.pin_dir)?;
     // What takes an instance out must not wait for a busy processor, nor for other threads.
     dataplane::set_nice(LOOP_NICE);
+    privileges::narrow().context("giving up rights that are not needed")?;
     let end = small_runtime()?.block_on(async {
         let (socket, listener) = Socket::bind(&config.agent.socket, config.agent.group.as_deref())?;
         let (metrics, page) = (config.agent.metrics, config.agent.page);
@@ -50,12 +51,14 @@ pub(super) fn agent(agent: &args::Agent) -> Result<()> {
             api: listener,
             metrics: metrics.map(|at| api::bind("metrics", at)).transpose()?,
             page: page.map(|at| api::bind("the page", at)).transpose()?,
+            remote: config.agent.listen.as_ref().map(remote).transpose()?,
         };
         let started = start(file, config, agent.log_programs as u8).await?;
         let shared = Shared {
             views: started.views,
             log: started.log,
             readers: Arc::new(Semaphore::new(api::EVENT_READERS_MAX)),
+            tracing: Arc::new(Semaphore::new(1)),
             metrics: started.metrics,
             maps: Arc::new(started.maps),
             orders: started.orders.clone(),
@@ -79,6 +82,11 @@ pub(super) fn agent(agent: &args::Agent) -> Result<()> {
     }
 }
 
+fn remote(listen: &Listen) -> Result<Remote> {
+    let listener = api::bind("the API", listen.address)?;
+    Ok(api::prepare_remote(listen, listener)?)
+}
+
 /// Makes this process one of the program that is at its place now; returns only why it could not. The service manager
 /// sees the process that it started.
 fn replace(program: &Path) -> anyhow::Error {
@@ -92,8 +100,9 @@ fn replace(program: &Path) -> anyhow::Error {
 }
 
 pub(super) fn load(file: &Path, json: bool) -> Result<()> {
-    start_logging();
+    logging::start();
     let config = Config::load(file)?;
+    dataplane::prepare_host(&config.agent.pin_dir)?;
     small_runtime()?
         .block_on(start(file, config, 0))
         .map(drop)?;
@@ -153,16 +162,6 @@ async fn take_off(pin_dir: &Path) -> Result<()> {
 fn unix_s() -> f64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0.0, |since| since.as_secs_f64())
-}
-
-fn start_logging() {
-    let filter = EnvFilter::try_from_env("MIRROR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-        .with_writer(io::stderr)
-        .init();
 }
 
 /// Turns signals into events.

@@ -58,7 +58,7 @@ pub(super) fn vnis(rows: &[VniRow], look: Look) -> String {
             row.name.clone(),
             row.addresses.join(", "),
             row.interfaces.join(", "),
-            row.mirrors.to_string(),
+            row.mirrors_text(),
             row.flows.to_string(),
             row.unprotected.to_string(),
             row.ack.clone(),

@@ -27,7 +27,14 @@ impl Config {
             &value(&self.health),
             &value(&after.health),
         );
+        fields(
+            &mut lines,
+            "steering",
+            &value(&self.steering),
+            &value(&after.steering),
+        );
         named(&mut lines, "interface", &self.interfaces, &after.interfaces);
+        named(&mut lines, "zone", &self.zones, &after.zones);
         named(&mut lines, "instance", &self.instances, &after.instances);
         named(&mut lines, "vni", &self.vnis, &after.vnis);
         lines

@@ -3,11 +3,15 @@
 
 mod diff;
 mod error;
+mod mirrors;
 mod parse;
 mod reader;
 #[cfg(test)]
 mod tests;
 mod write;
+#[cfg(test)]
+mod zone_tests;
+mod zones;
 
 use std::{
     fmt, fs,
@@ -20,6 +24,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub use error::{ConfigError, Finding};
+pub(crate) use zones::mapped;
+pub use zones::{PREFIXES_MAX, Steering, Zone};
 
 use crate::health::collect::source::Place;
 
@@ -35,8 +41,12 @@ pub struct Config {
     pub detect: Detect,
     /// Prediction of failures.
     pub health: Health,
+    /// How new flows are spread.
+    pub steering: Steering,
     /// XDP modes by interface.
     pub interfaces: Vec<Interface>,
+    /// Where clients and instances are.
+    pub zones: Vec<Zone>,
     /// The compute instances.
     pub instances: Vec<Instance>,
     /// The virtual network interfaces.
@@ -64,6 +74,11 @@ impl Config {
     /// Whether failures are predicted: something is to be asked of instances, or there is a model.
     pub fn predicts(&self) -> bool {
         self.health.model.is_some() || self.instances.iter().any(|i| i.metrics.is_some())
+    }
+
+    /// Whether the engine has anything to do: to predict, or to record what the dataplane notices.
+    pub fn watches(&self) -> bool {
+        self.predicts() || self.health.record.is_some()
     }
 
     /// The mode that was asked for on an interface.
@@ -98,6 +113,14 @@ pub struct Health {
     /// The model; none: layer A alone.
     #[schema(value_type = Option<String>)]
     pub model: Option<PathBuf>,
+    /// Another model, which is only compared with it until it is clearly better.
+    #[schema(value_type = Option<String>)]
+    pub challenger: Option<PathBuf>,
+    /// The folder in which what was judged is recorded; none: it is not.
+    #[schema(value_type = Option<String>)]
+    pub record: Option<PathBuf>,
+    /// How much of it is kept.
+    pub record_mib: u32,
     /// How often instances are judged.
     pub interval_ms: u32,
     /// What predictions may do.
@@ -159,6 +182,26 @@ pub struct Agent {
     pub page: Option<SocketAddr>,
     /// Whose members may use the socket, besides its owner.
     pub group: Option<String>,
+    /// Where the API is served to other hosts, if anywhere.
+    pub listen: Option<Listen>,
+}
+
+/// `[agent.listen]`: the API over TCP, always with TLS and a token.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = config::Listen)]
+pub struct Listen {
+    /// The address and port.
+    #[schema(value_type = String)]
+    pub address: SocketAddr,
+    /// The certificate and those that vouch for it, PEM.
+    #[schema(value_type = String)]
+    pub certificate: PathBuf,
+    /// The certificate's key, PEM.
+    #[schema(value_type = String)]
+    pub key: PathBuf,
+    /// The file that holds the token which callers must show.
+    #[schema(value_type = String)]
+    pub token: PathBuf,
 }
 
 /// `[detect]`.
@@ -217,6 +260,8 @@ pub struct Instance {
     pub metrics: Option<Place>,
     /// What it shares its fate with.
     pub domain: Option<String>,
+    /// Where it is.
+    pub zone: Option<String>,
     /// A probe of its service.
     pub probe: Option<Probe>,
 }
@@ -251,6 +296,11 @@ pub struct Vni {
     pub interfaces: Vec<String>,
     /// Names of the instances that serve it.
     pub instances: Vec<String>,
+    /// What mirrors are for.
+    pub mode: MirrorMode,
+    /// Names of those instances that serve no flow and mirror all of them; the last ones of `instances`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub canaries: Vec<String>,
     /// Mirrors of each flow.
     pub mirrors: usize,
     /// What the client is told to be received.
@@ -269,6 +319,28 @@ pub struct Vni {
     pub idle_s: u32,
     /// Whether the agent adds the addresses to the VNI interfaces.
     pub announce: bool,
+}
+
+/// What a VNI's mirrors are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = config::MirrorMode)]
+#[serde(rename_all = "kebab-case")]
+pub enum MirrorMode {
+    /// They take over.
+    #[default]
+    Takeover,
+    /// They are compared, hold nobody back, and never take over.
+    Shadow,
+}
+
+impl MirrorMode {
+    /// The mode's name in tables and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Takeover => "takeover",
+            Self::Shadow => "shadow",
+        }
+    }
 }
 
 /// What the client is told to be received.

@@ -10,9 +10,11 @@ use mirror_common::limits;
 use toml::de::DeTable;
 
 use super::{
-    Ack, Agent, Apply, Close, Config, Detect, Finding, Health, Instance, Interface, Mac, Mode,
+    Agent, Apply, Config, Detect, Finding, Health, Instance, Interface, Listen, Mac, Mode,
     NAME_BYTES_MAX, OnLoss, Probe, Vni,
+    mirrors::Mirrors,
     reader::{At, Report, Section},
+    zones,
 };
 
 /// Longest interface name (`IFNAMSIZ` without the terminator).
@@ -40,14 +42,18 @@ pub(super) fn config(text: &str) -> Result<Config, Vec<Finding>> {
         let detect = detect(&root.section("detect"));
         let health = health(&root.section("health"));
         let interfaces = interfaces(&root);
-        let instances = instances(&root);
+        let steering = zones::steering(&root.section("steering"));
+        let zones = zones::zones(&root);
+        let instances = instances(&root, &zones);
         let vnis = vnis(&root, &instances);
         root.finish();
         Config {
             agent,
             detect,
             health,
+            steering,
             interfaces,
+            zones,
             instances,
             vnis,
         }
@@ -81,8 +87,18 @@ fn health(section: &Section<'_>) -> Health {
         ("new-flows", Apply::NewFlows),
         ("all-flows", Apply::AllFlows),
     ];
+    let challenger = section.parsed("challenger", absolute);
+    if let (Some(at), None) = (&challenger, &model) {
+        section.wrong(
+            at.line,
+            "a challenger needs a model that it is compared with",
+        );
+    }
     let health = Health {
         model,
+        challenger: challenger.map(|at| at.value),
+        record: section.parsed("record", absolute).map(|at| at.value),
+        record_mib: section.integer("record_mib", 1..=1 << 20, 256).value,
         interval_ms: interval.value,
         apply: section.choice("apply", &applies, Apply::AllFlows),
         evacuate_risk: section.fraction("evacuate_risk", 0.5),
@@ -104,9 +120,41 @@ fn agent(section: &Section<'_>) -> Agent {
         metrics: section.parsed("metrics", loopback).map(|at| at.value),
         page: section.parsed("page", loopback).map(|at| at.value),
         group: section.parsed("group", group).map(|at| at.value),
+        listen: section
+            .has("listen")
+            .then(|| listen(&section.section("listen")))
+            .flatten(),
     };
     section.finish();
     agent
+}
+
+fn listen(section: &Section<'_>) -> Option<Listen> {
+    let file = |key| {
+        section
+            .required(key)
+            .and_then(|_| section.parsed(key, absolute))
+    };
+    let address = section
+        .required("address")
+        .and_then(|_| section.parsed("address", socket));
+    let (certificate, key, token) = (file("certificate"), file("key"), file("token"));
+    section.finish();
+    Some(Listen {
+        address: address?.value,
+        certificate: certificate?.value,
+        key: key?.value,
+        token: token?.value,
+    })
+}
+
+fn socket(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() != 0 => Ok(address),
+        _ => Err(format!(
+            "{text:?} is not an address with a port such as \"10.66.1.2:7000\""
+        )),
+    }
 }
 
 fn group(text: &str) -> Result<String, String> {
@@ -169,7 +217,7 @@ fn interfaces(root: &Section<'_>) -> Vec<Interface> {
     interfaces
 }
 
-fn instances(root: &Section<'_>) -> Vec<Instance> {
+fn instances(root: &Section<'_>, zones: &[zones::Zone]) -> Vec<Instance> {
     let mut names = Names::default();
     let mut links: HashMap<String, String> = HashMap::new();
     let mut macs: HashMap<Mac, String> = HashMap::new();
@@ -221,6 +269,7 @@ fn instances(root: &Section<'_>) -> Vec<Instance> {
                 check_name(&section, &at);
                 at.value
             }),
+            zone: zones::zone_of_instance(&section, zones),
             probe: section
                 .has("probe")
                 .then(|| probe(&section.section("probe")))
@@ -233,11 +282,6 @@ fn instances(root: &Section<'_>) -> Vec<Instance> {
 }
 
 fn probe(section: &Section<'_>) -> Option<Probe> {
-    let socket = |text: &str| {
-        text.parse::<SocketAddr>().map_err(|_| {
-            format!("{text:?} is not an address with a port such as \"10.66.1.2:7000\"")
-        })
-    };
     let tcp = section
         .required("tcp")
         .and_then(|_| section.parsed("tcp", socket));
@@ -295,29 +339,18 @@ fn settings(
     interfaces: Vec<String>,
     instances: Vec<String>,
 ) -> Vni {
-    let mirrors = section.integer("mirrors", 0..=limits::REPLICAS as u32 - 1, 1);
-    if !instances.is_empty() && mirrors.value as usize >= instances.len() {
-        section.wrong(
-            mirrors.line,
-            format!(
-                "mirrors = {} needs {} instances and there are {}",
-                mirrors.value,
-                mirrors.value + 1,
-                instances.len()
-            ),
-        );
-    }
-    let acks = [("semi-sync", Ack::SemiSync), ("async", Ack::Async)];
-    let closes = [("vote", Close::Vote), ("trust", Close::Trust)];
+    let mirrors = Mirrors::parse(section, instances);
     let losses = [("reset", OnLoss::Reset), ("leave", OnLoss::Leave)];
     Vni {
         name,
         addresses,
         interfaces,
-        instances,
-        mirrors: mirrors.value as usize,
-        ack: section.choice("ack", &acks, Ack::SemiSync),
-        close: section.choice("close", &closes, Close::Vote),
+        instances: mirrors.instances,
+        mode: mirrors.mode,
+        canaries: mirrors.canaries,
+        mirrors: mirrors.count,
+        ack: mirrors.ack,
+        close: mirrors.close,
         on_loss: section.choice("on_loss", &losses, OnLoss::Reset),
         lag_bytes_max: section.integer("lag_bytes_max", 1..=1 << 30, 1 << 20).value,
         lag_ms_max: section.integer("lag_ms_max", 1..=DAY_MS, 1_000).value,
@@ -410,7 +443,7 @@ fn ip(text: &str) -> Result<IpAddr, String> {
     Ok(address)
 }
 
-fn check_name(section: &Section<'_>, at: &At<String>) {
+pub(super) fn check_name(section: &Section<'_>, at: &At<String>) {
     let name = &at.value;
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(plain) {
@@ -434,10 +467,10 @@ fn check_interface(section: &Section<'_>, at: &At<String>) {
 
 /// Names that must differ.
 #[derive(Default)]
-struct Names(HashMap<String, usize>);
+pub(super) struct Names(HashMap<String, usize>);
 
 impl Names {
-    fn add(&mut self, section: &Section<'_>, at: &At<String>) {
+    pub(super) fn add(&mut self, section: &Section<'_>, at: &At<String>) {
         if let Some(first) = self.0.insert(at.value.clone(), at.line) {
             section.wrong(at.line, format!("the name is used in line {first} too"));
         }

@@ -195,6 +195,56 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A number, whole or not.
+    pub(super) fn number(&self, key: &'static str, low: f64, high: f64) -> Option<At<f64>> {
+        let at = self.get(key)?;
+        self.within(key, &at, low, high).map(|value| At {
+            value,
+            line: at.line,
+        })
+    }
+
+    /// The same of a key that is a name.
+    pub(super) fn number_of(&self, name: &At<String>, low: f64, high: f64) -> Option<f64> {
+        let value: &'a Spanned<DeValue<'a>> = self.table?.get(name.value.as_str())?;
+        let at = At {
+            value: value.get_ref(),
+            line: name.line,
+        };
+        self.within(&name.value, &at, low, high)
+    }
+
+    fn within(&self, key: &str, at: &At<&DeValue<'_>>, low: f64, high: f64) -> Option<f64> {
+        let text = match at.value {
+            DeValue::Float(float) => float.as_str(),
+            DeValue::Integer(integer) => integer.as_str(),
+            _ => {
+                self.expected(key, at, "a number");
+                return None;
+            }
+        };
+        match text.parse::<f64>() {
+            Ok(value) if (low..=high).contains(&value) => Some(value),
+            _ => {
+                self.wrong(
+                    at.line,
+                    format!("{key} must be {low} to {high}, not {text}"),
+                );
+                None
+            }
+        }
+    }
+
+    /// The keys of a table whose keys are names.
+    pub(super) fn keys(&self) -> Vec<At<String>> {
+        let keys = self.table.into_iter().flatten();
+        keys.map(|(key, _)| At {
+            value: key.get_ref().as_ref().to_owned(),
+            line: self.report.line(key.span().start),
+        })
+        .collect()
+    }
+
     /// A number between 0 and 1.
     pub(super) fn fraction(&self, key: &'static str, default: f64) -> f64 {
         let Some(at) = self.get(key) else {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use proptest::{collection::vec, prelude::*, sample::Index};
+
 use super::{Ack, Config, Mode};
 
 const GOOD: &str = r#"
@@ -62,7 +64,12 @@ fn what_predictions_may_do_is_checked() {
     let good = with("apply = \"new-flows\"\ninterval_ms = 250\nevacuate_risk = 0.7");
     let config = Config::parse(Path::new("mirror.toml"), &good).unwrap();
     assert_eq!(config.health.apply, super::Apply::NewFlows);
-    assert!(!config.predicts());
+    assert!(!config.predicts() && !config.watches());
+    let good = with("record = \"/var/lib/mirror/record\"");
+    let config = Config::parse(Path::new("mirror.toml"), &good).unwrap();
+    // Recording what the dataplane notices is no reason to act on it.
+    assert!(!config.predicts() && config.watches());
+    assert_eq!(config.health.record_mib, 256);
     for (lines, wrong) in [
         (
             "apply = \"all\"",
@@ -71,6 +78,18 @@ fn what_predictions_may_do_is_checked() {
         (
             "model = \"/m\"\ninterval_ms = 250",
             "mirror.toml:3: health: a model was trained on readings every 1000 ms: with one, interval_ms must be that",
+        ),
+        (
+            "challenger = \"/c\"",
+            "mirror.toml:2: health: a challenger needs a model that it is compared with",
+        ),
+        (
+            "record = \"here\"",
+            "mirror.toml:2: health: record: \"here\" is not an absolute path",
+        ),
+        (
+            "record = \"/r\"\nrecord_mib = 0",
+            "mirror.toml:3: health: record_mib must be 1 to 1048576, not 0",
         ),
         (
             "shed_max = 1.5",
@@ -105,7 +124,7 @@ fn a_good_file_has_defaults() {
 fn a_written_file_means_the_same() {
     let file = Path::new("mirror.toml");
     let prediction = format!(
-        "{}[health]\nmodel = \"/var/lib/mirror/health.model\"\n",
+        "{}[health]\nmodel = \"/var/lib/mirror/health.model\"\nchallenger = \"/c\"\nrecord = \"/r\"\n",
         GOOD.replacen(
             "address =",
             "metrics = \"http://10.66.2.2:9100\"\naddress =",
@@ -120,6 +139,61 @@ fn a_written_file_means_the_same() {
         let config = Config::parse(file, text).unwrap();
         let written = config.to_toml();
         assert_eq!(Config::parse(file, &written).expect(&written), config);
+    }
+}
+
+#[test]
+fn the_api_is_for_other_hosts_with_everything_that_protects_it() {
+    let listen = "[agent.listen]\naddress = \"0.0.0.0:9480\"\ncertificate = \"/c\"\nkey = \"/k\"\ntoken = \"/t\"\n";
+    let config = Config::parse(Path::new("mirror.toml"), &format!("{GOOD}{listen}")).unwrap();
+    assert_eq!(config.agent.listen.unwrap().address.port(), 9480);
+    check(
+        "[agent.listen]\naddress = \"0.0.0.0\"\nkey = \"k\"\nca = \"/c\"\n",
+        "mirror.toml:1: agent: listen: certificate is missing\n\
+         mirror.toml:1: agent: listen: token is missing\n\
+         mirror.toml:2: agent: listen: address: \"0.0.0.0\" is not an address with a port such as \"10.66.1.2:7000\"\n\
+         mirror.toml:3: agent: listen: key: \"k\" is not an absolute path\n\
+         mirror.toml:4: agent: listen: unknown key \"ca\" (known: address, certificate, key, token)",
+    );
+}
+
+#[test]
+fn shadows_hold_nobody_back_and_canaries_serve_nobody() {
+    let file = Path::new("mirror.toml");
+    let with = |lines: &str| GOOD.replacen("ack = \"async\"\n", lines, 1);
+    let config = Config::parse(file, &with("mode = \"shadow\"\ncanaries = [\"a\"]\n")).unwrap();
+    let vni = &config.vnis[0];
+    assert_eq!(vni.mode, super::MirrorMode::Shadow);
+    assert_eq!(
+        (vni.ack, vni.close, vni.mirrors),
+        (Ack::Async, super::Close::Trust, 1)
+    );
+    assert_eq!(vni.instances, ["b", "a"], "canaries come last");
+    let written = config.to_toml();
+    assert_eq!(Config::parse(file, &written).expect(&written), config);
+    for (lines, wrong) in [
+        (
+            "mode = \"shadow\"\nack = \"semi-sync\"\n",
+            "mirror.toml:17: vni \"web\": mode = \"shadow\" goes with ack = \"async\" and close = \"trust\": its mirrors hold nobody back",
+        ),
+        (
+            "canaries = [\"a\"]\n",
+            "mirror.toml:21: vni \"web\": canaries need mode = \"shadow\": they are never to take over",
+        ),
+        (
+            "mode = \"shadow\"\ncanaries = [\"a\", \"b\"]\n",
+            "mirror.toml:22: vni \"web\": all of its instances are canaries, so that nobody serves",
+        ),
+        (
+            "mode = \"shadow\"\ncanaries = [\"c\"]\n",
+            "mirror.toml:22: vni \"web\": canary \"c\" is none of its instances",
+        ),
+        (
+            "mode = \"shadow\"\ncanaries = [\"a\"]\nmirrors = 0\n",
+            "mirror.toml:23: vni \"web\": the canaries are the mirrors: leave `mirrors` out",
+        ),
+    ] {
+        check(&with(lines), wrong);
     }
 }
 
@@ -252,7 +326,7 @@ fn unknown_keys_and_wrong_types_are_told_together() {
          mirror.toml:4: vni \"v\": addresses is missing\n\
          mirror.toml:4: vni \"v\": interfaces is missing\n\
          mirror.toml:4: vni \"v\": there is no [[instance]] to serve it\n\
-         mirror.toml:6: unknown key \"other\" (known: agent, detect, health, instance, interface, vni)",
+         mirror.toml:6: unknown key \"other\" (known: agent, detect, health, instance, interface, steering, vni, zone)",
     );
     check_with(
         r#"ack = "async""#,
@@ -267,4 +341,52 @@ fn syntax_errors_have_a_line() {
         "[agent]\nsocket = \n",
         "mirror.toml:2: string values must be quoted, expected literal string",
     );
+}
+
+/// Pieces that files are made of, right ones in wrong places among them.
+const PIECES: [&str; 12] = [
+    "=",
+    "[[vni]]",
+    "[agent]",
+    "\"",
+    "'",
+    "-1",
+    "1e999",
+    "{",
+    "\n",
+    "\u{0}",
+    "mirrors = 9",
+    "[[",
+];
+
+proptest! {
+    /// However a file was damaged: it is refused with lines that it has, or it means something that can be written again.
+    #[test]
+    fn a_damaged_file_is_refused_by_line_or_means_something(
+        damage in vec((any::<Index>(), any::<Index>(), any::<Index>()), 1..6),
+    ) {
+        let mut text: Vec<char> = GOOD.chars().collect();
+        for (from, length, piece) in damage {
+            let from = from.index(text.len() + 1);
+            let length = length.index(20).min(text.len() - from);
+            let piece = PIECES[piece.index(PIECES.len())];
+            text.splice(from..from + length, piece.chars());
+        }
+        let text: String = text.into_iter().collect();
+        let file = Path::new("mirror.toml");
+        match Config::parse(file, &text) {
+            Ok(config) => {
+                let again = Config::parse(file, &config.to_toml());
+                prop_assert_eq!(again.map_err(|error| error.to_string()), Ok(config));
+            }
+            Err(super::ConfigError::Invalid { findings, .. }) => {
+                let lines = text.matches('\n').count() + 1;
+                prop_assert!(!findings.is_empty());
+                for finding in findings {
+                    prop_assert!((1..=lines).contains(&finding.line), "{finding:?} of {lines}");
+                }
+            }
+            Err(error) => prop_assert!(false, "{error}"),
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Agent, Config, Detect, Health, Instance, Interface, Vni};
+use super::{Agent, Config, Detect, Health, Instance, Interface, Steering, Vni, Zone};
 
 /// The tables by the names that a file has for them.
 #[derive(Serialize)]
@@ -10,7 +10,9 @@ struct File<'a> {
     agent: &'a Agent,
     detect: &'a Detect,
     health: &'a Health,
+    steering: &'a Steering,
     interface: &'a [Interface],
+    zone: &'a [Zone],
     instance: &'a [Instance],
     vni: &'a [Vni],
 }
@@ -22,7 +24,9 @@ impl Config {
             agent: &self.agent,
             detect: &self.detect,
             health: &self.health,
+            steering: &self.steering,
             interface: &self.interfaces,
+            zone: &self.zones,
             instance: &self.instances,
             vni: &self.vnis,
         };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use mirror_common::{flow::state, reason::Cold};
 
-use super::row::{Standing, standing};
+use super::row::{Standing, lag_bytes, standing};
 use crate::dataplane::{Entry, FlowTable};
 
 /// The reason of a flow that has no mirror.
@@ -23,6 +23,10 @@ pub struct Census {
     pub warm: HashMap<u16, u64>,
     /// Flows that an instance mirrors and could not take over, by reason.
     pub cold: HashMap<(u16, &'static str), u64>,
+    /// Requests that an instance has not answered, in flows that it is active for or could take over.
+    pub in_flight: HashMap<u16, u64>,
+    /// Bytes by which an instance trails in flows that it could take over.
+    pub lag_bytes: HashMap<u16, u64>,
     /// Flows that are not closed, by VNI.
     pub vnis: HashMap<u16, u64>,
     /// Of those, the ones that no mirror could take over, by VNI and the best mirror's reason.
@@ -40,6 +44,7 @@ impl Census {
         let replicas = usize::from(flow.replicas).clamp(1, flow.instances.len());
         let active = usize::from(flow.active).min(replicas - 1);
         *self.active.entry(flow.instances[active]).or_default() += 1;
+        self.owes(entry, active);
         *self.vnis.entry(entry.key.vni).or_default() += 1;
         let mut why = UNMIRRORED;
         let mut warm = false;
@@ -51,6 +56,9 @@ impl Census {
                 Standing::Pending => PENDING,
                 Standing::Warm => {
                     *self.warm.entry(instance).or_default() += 1;
+                    self.owes(entry, slot);
+                    let lag = entry.sync.map_or(0, |sync| lag_bytes(sync, slot, active));
+                    *self.lag_bytes.entry(instance).or_default() += u64::from(lag);
                     warm = true;
                     continue;
                 }
@@ -67,6 +75,18 @@ impl Census {
     }
 }
 
+impl Census {
+    fn owes(&mut self, entry: &Entry<'_>, slot: usize) {
+        let owed = u64::from(entry.flow.owes(slot as u8));
+        if owed > 0 {
+            *self
+                .in_flight
+                .entry(entry.flow.instances[slot])
+                .or_default() += owed;
+        }
+    }
+}
+
 fn table_name(table: FlowTable) -> &'static str {
     match table {
         FlowTable::HalfOpen => "half_open",
@@ -79,7 +99,7 @@ fn table_name(table: FlowTable) -> &'static str {
 #[cfg(test)]
 mod tests {
     use mirror_common::{
-        ethernet::Addresses,
+        answers::mark,
         flow::{Flow, FlowKey},
         tcp::{Replica, TcpSync, slot},
     };
@@ -88,31 +108,27 @@ mod tests {
 
     /// A census of one flow of VNI 1 with these mirrors of an active instance 0, instance 9 being dead.
     fn census(mirrors: &[(u16, u8, Cold)]) -> Census {
+        census_of(mirrors, 0, [0; 4])
+    }
+
+    /// The same with these marks, and the client's bytes that each slot has acknowledged.
+    fn census_of(mirrors: &[(u16, u8, Cold)], marks: u8, acknowledged: [u32; 4]) -> Census {
         let mut flow = Flow {
-            packets: 0,
-            opened_s: 0,
-            seen_s: 0,
-            set: 0,
-            timed_at: 0,
             ifindex: 1,
-            instances: [0; 4],
-            addresses: Addresses::default(),
             replicas: 1 + mirrors.len() as u8,
-            active: 0,
             state: state::ESTABLISHED,
-            takeovers: 0,
-            cold: 0,
-            marks: 0,
-            handshake: 0,
-            timed_end: 0,
+            marks,
+            ..Flow::default()
         };
         let mut sync = TcpSync::default();
         sync.replicas[0].state = slot::WARM;
+        sync.replicas[0].rcv_nxt = acknowledged[0];
         for (place, (instance, state, cold)) in mirrors.iter().enumerate() {
             flow.instances[place + 1] = *instance;
             sync.replicas[place + 1] = Replica {
                 state: *state,
                 cold: *cold as u8,
+                rcv_nxt: acknowledged[place + 1],
                 ..Replica::default()
             };
         }
@@ -143,6 +159,22 @@ mod tests {
         assert_eq!(census.warm, [(4, 1)].into());
         assert_eq!(census.cold, [((3, "lag_bytes"), 1)].into());
         assert_eq!(census.unprotected, [].into());
+    }
+
+    #[test]
+    fn who_could_answer_is_asked_for_what_it_owes() {
+        let mirrors = [
+            (3, slot::WARM, Cold::Warm),
+            (4, slot::COLD, Cold::Reset),
+            (5, slot::WARM, Cold::Warm),
+        ];
+        let all = [0, 1, 2, 3].map(|slot| mark::OWES << slot);
+        let owing = all.into_iter().sum();
+        let census = census_of(&mirrors, owing, [1_000, 800, 100, 1_000]);
+        assert_eq!(census.in_flight, [(0, 1), (3, 1), (5, 1)].into());
+        assert_eq!(census.lag_bytes, [(3, 200), (5, 0)].into());
+        let census = census_of(&mirrors, all[3], [0; 4]);
+        assert_eq!(census.in_flight, [(5, 1)].into());
     }
 
     #[test]

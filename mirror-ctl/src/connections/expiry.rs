@@ -28,7 +28,6 @@ pub fn is_expired(table: FlowTable, flow: &Flow, now_s: u32, idle_s: u32) -> boo
 
 #[cfg(test)]
 mod tests {
-    use mirror_common::ethernet::Addresses;
 
     use super::*;
 
@@ -37,21 +36,10 @@ mod tests {
     fn flow(state: u8) -> Flow {
         Flow {
             packets: 1,
-            opened_s: 0,
             seen_s: time::s(SEEN_NS),
-            set: 0,
-            timed_at: 0,
-            ifindex: 0,
-            instances: [0; 4],
-            addresses: Addresses::default(),
             replicas: 1,
-            active: 0,
             state,
-            takeovers: 0,
-            cold: 0,
-            marks: 0,
-            handshake: 0,
-            timed_end: 0,
+            ..Flow::default()
         }
     }
 

@@ -4,6 +4,7 @@
 pub mod census;
 pub mod expiry;
 pub mod filter;
+pub mod handshakes;
 pub mod prompt;
 pub mod replay;
 pub mod rescue;

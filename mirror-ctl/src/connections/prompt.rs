@@ -182,22 +182,12 @@ pub(super) mod tests {
 
     pub(in super::super) fn flow() -> Flow {
         Flow {
-            packets: 0,
-            opened_s: 0,
-            seen_s: 0,
-            set: 0,
-            timed_at: 0,
             ifindex: 7,
             instances: [1, 2, 0, 0],
             addresses: Addresses::new([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]),
             replicas: 2,
-            active: 0,
             state: state::ESTABLISHED,
-            takeovers: 0,
-            cold: 0,
-            marks: 0,
-            handshake: 0,
-            timed_end: 0,
+            ..Flow::default()
         }
     }
 

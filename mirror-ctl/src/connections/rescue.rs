@@ -22,6 +22,7 @@ use mirror_common::{
     limits::REPLICAS,
     parked::places,
     steering,
+    vni::{self, Vni},
 };
 use tracing::{debug, warn};
 
@@ -112,6 +113,9 @@ struct Rescue {
     injector: Injector,
 }
 
+/// Addresses and settings by VNI and the address's place in it, as flow keys have them.
+type Vnis = HashMap<(u16, u8), (IpAddr, Vni)>;
+
 impl Rescue {
     fn run(&self, task: Task) -> Result<(), DataplaneError> {
         match task {
@@ -131,20 +135,20 @@ impl Rescue {
         }
     }
 
-    /// The VNIs' addresses by their places in flow keys.
-    fn addresses(&self) -> Result<HashMap<(u16, u8), IpAddr>, DataplaneError> {
+    /// All VNIs, as they are now.
+    fn vnis(&self) -> Result<Vnis, DataplaneError> {
         let vnis = self.maps.vnis()?.into_iter();
         Ok(vnis
-            .map(|(address, vni)| ((vni.vni, vni.address), address))
+            .map(|(address, vni)| ((vni.vni, vni.address), (address, vni)))
             .collect())
     }
 
     /// Prompts cold replicas, where their instances can be reached.
     fn chilled(&self, chilled: &[(FlowKey, u16)]) -> Result<(), DataplaneError> {
-        let addresses = self.addresses()?;
+        let vnis = self.vnis()?;
         for (key, number) in chilled {
             let instance = self.maps.instance(u32::from(*number))?;
-            let Some(address) = addresses.get(&(key.vni, key.address)) else {
+            let Some((address, _)) = vnis.get(&(key.vni, key.address)) else {
                 continue;
             };
             if instance.state & instance::state::REACHABLE == 0 {
@@ -185,15 +189,15 @@ impl Rescue {
 
     /// Asks every connection that has a warm replica on an instance that is back.
     fn back(&self, number: u32) -> Result<(), DataplaneError> {
-        let addresses = self.addresses()?;
+        let vnis = self.vnis()?;
         let instance = self.maps.instance(number)?;
         // Nobody else is asked, and no client.
         let only = HashMap::from([(number as u16, instance)]);
         let mut failed = None;
         self.maps.walk_flows(
             |entry| {
-                let address = addresses.get(&(entry.key.vni, entry.key.address));
-                if let Some(address) = address.filter(|_| prompt::mirrors(&entry, number)) {
+                let vni = vnis.get(&(entry.key.vni, entry.key.address));
+                if let Some((address, _)) = vni.filter(|_| prompt::mirrors(&entry, number)) {
                     for (ifindex, frame) in prompt::frames(&entry, *address, &only, true) {
                         failed = self.injector.send(ifindex, &frame).err().or(failed.take());
                     }
@@ -207,14 +211,16 @@ impl Rescue {
 
     /// Prompts every connection whose active instance is lost.
     fn lost(&self, lost: u32, is_suspicion: bool) -> Result<(), DataplaneError> {
-        let addresses = self.addresses()?;
+        let vnis = self.vnis()?;
+        // Of a flow whose mirrors are shadows nobody takes over: its client is to know.
+        let nobody = HashMap::new();
         let mut instances: HashMap<u16, Instance> = HashMap::new();
         let mut sent = 0;
         let mut failed = None;
         self.maps.walk_flows(
             |entry| {
-                let address = addresses.get(&(entry.key.vni, entry.key.address));
-                let Some(address) = address.filter(|_| prompt::concerns(&entry, lost)) else {
+                let vni = vnis.get(&(entry.key.vni, entry.key.address));
+                let Some((address, vni)) = vni.filter(|_| prompt::concerns(&entry, lost)) else {
                     return ControlFlow::Continue(());
                 };
                 for number in entry.flow.instances {
@@ -228,7 +234,11 @@ impl Rescue {
                         self.replay(entry.table, entry.key, |flow, slot| slot != flow.active);
                     failed = mirrors.err().or(failed.take());
                 }
-                for (ifindex, frame) in prompt::frames(&entry, *address, &instances, is_suspicion) {
+                let heirs = match vni.flags & vni::flag::SHADOW {
+                    0 => &instances,
+                    _ => &nobody,
+                };
+                for (ifindex, frame) in prompt::frames(&entry, *address, heirs, is_suspicion) {
                     match self.injector.send(ifindex, &frame) {
                         Ok(()) => sent += 1,
                         Err(error) => failed = Some(error),

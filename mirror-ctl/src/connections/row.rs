@@ -176,7 +176,7 @@ pub(super) fn standing(entry: &Entry<'_>, number: usize) -> Standing {
 
 /// How far a replica is behind the active one: in what it has received, or in what it has
 /// produced of what the client was sent.
-fn lag_bytes(sync: &TcpSync, number: usize, active: usize) -> u32 {
+pub(super) fn lag_bytes(sync: &TcpSync, number: usize, active: usize) -> u32 {
     if number == active {
         return 0;
     }
@@ -213,7 +213,7 @@ const fn state_name(number: u8) -> &'static str {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use mirror_common::{ethernet::Addresses, flow::ipv4, tcp::Replica};
+    use mirror_common::{flow::ipv4, tcp::Replica};
 
     use super::*;
 
@@ -242,19 +242,11 @@ pub(super) mod tests {
             packets: 9,
             opened_s: 90,
             seen_s: 99,
-            set: 0,
-            timed_at: 0,
             ifindex: 1,
             instances: [3, 4, 0, 0],
-            addresses: Addresses::default(),
             replicas: 2,
-            active: 0,
             state: state::ESTABLISHED,
-            takeovers: 0,
-            cold: 0,
-            marks: 0,
-            handshake: 0,
-            timed_end: 0,
+            ..Flow::default()
         }
     }
 

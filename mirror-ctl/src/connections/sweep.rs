@@ -4,19 +4,32 @@
 use std::{
     collections::{HashMap, HashSet},
     ops::ControlFlow,
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use mirror_common::{flow::FlowKey, instance::state, time};
+use mirror_common::{
+    flow::FlowKey,
+    instance::{Measures, state},
+    time,
+};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::{Census, expiry::is_expired};
+use super::{
+    Census,
+    expiry::is_expired,
+    handshakes::{Window, gather},
+};
 use crate::{
     clock,
     dataplane::{FlowTable, Maps, set_nice},
+    health::{board::Noticed, collect::passive::Passive, predict::signal::Reading},
+    routing::distance::Seen,
 };
 
 /// Between two slices of a walk.
@@ -31,22 +44,28 @@ const NICE: i32 = 10;
 const ORPHAN_IDLE_S: u32 = 600;
 
 /// What one walk found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sweep {
     /// When it began.
     pub began_ns: u64,
     /// The flows by several counts.
     pub census: Census,
+    /// How long instances took to answer SYNs, of flows that no walk before took in; empty unless it is wanted.
+    pub seen: Seen,
     /// Sets that a flow uses.
     pub sets: HashSet<u32>,
     /// Flows that were forgotten.
     pub expired: u64,
+    /// What was measured of instances since the walk before, and where that was little, in the last five; by their numbers.
+    pub measured: HashMap<u16, Reading>,
 }
 
 /// The thread.
 pub struct Sweeper {
     /// Idle limits by VNI number.
     pub idle_s: Arc<RwLock<HashMap<u16, u32>>>,
+    /// Whether handshakes are wanted.
+    pub learns: Arc<AtomicBool>,
 }
 
 impl Sweeper {
@@ -54,18 +73,27 @@ impl Sweeper {
     pub fn start(mut maps: Maps, found: mpsc::Sender<Sweep>) -> std::io::Result<Self> {
         let idle_s = Arc::new(RwLock::new(HashMap::new()));
         let limits = Arc::clone(&idle_s);
+        let learns = Arc::new(AtomicBool::new(false));
+        let wanted = Arc::clone(&learns);
+        let mut last: Option<Window> = None;
         thread::Builder::new()
             .name("sweep".to_owned())
             .spawn(move || {
                 set_nice(NICE);
+                let mut looks = Looks::new();
                 while !found.is_closed() {
                     let start = Instant::now();
                     let idle = limits
                         .read()
                         .map(|limits| limits.clone())
                         .unwrap_or_default();
-                    match sweep(&mut maps, &idle) {
+                    let window = wanted.load(Ordering::Relaxed).then(|| {
+                        let now_s = time::s(clock::now_ns());
+                        Window::after(last, now_s)
+                    });
+                    match sweep(&mut maps, &idle, window, &mut looks) {
                         Ok(sweep) => {
+                            last = window;
                             if found.blocking_send(sweep).is_err() {
                                 return;
                             }
@@ -75,7 +103,7 @@ impl Sweeper {
                     pause(INTERVAL.max(start.elapsed() * DUTY));
                 }
             })?;
-        Ok(Self { idle_s })
+        Ok(Self { idle_s, learns })
     }
 }
 
@@ -87,14 +115,45 @@ fn pause(time: Duration) {
     thread::sleep(time);
 }
 
+/// Looks at what was measured, by the instances' numbers.
+type Looks = HashMap<u32, Passive>;
+
+/// What was measured since the looks before.
+fn measure(
+    maps: &Maps,
+    looks: &mut Looks,
+) -> Result<HashMap<u16, Reading>, crate::dataplane::DataplaneError> {
+    let known = maps.register.instances()?;
+    let numbers: Vec<u32> = known.iter().map(|(_, record)| record.number).collect();
+    let measures = maps.measures(&numbers)?;
+    looks.retain(|number, _| numbers.contains(number));
+    let at_ns = clock::now_ns();
+    let look = |(number, measures): (u32, Measures)| {
+        let noticed = Noticed {
+            number,
+            at_ns,
+            ..Noticed::default()
+        };
+        let reading = looks.entry(number).or_default();
+        Some((number as u16, reading.look(noticed, Some(measures))?))
+    };
+    Ok(numbers.into_iter().zip(measures).filter_map(look).collect())
+}
+
 /// One walk.
 fn sweep(
     maps: &mut Maps,
     idle_s: &HashMap<u16, u32>,
+    window: Option<Window>,
+    looks: &mut Looks,
 ) -> Result<Sweep, crate::dataplane::DataplaneError> {
     let limit = |key: &FlowKey| idle_s.get(&key.vni).copied().unwrap_or(ORPHAN_IDLE_S);
     let mut found = Sweep {
         began_ns: clock::now_ns(),
+        measured: measure(maps, looks).unwrap_or_else(|error| {
+            warn!("what the dataplane measures is missing: {error}");
+            HashMap::new()
+        }),
         ..Sweep::default()
     };
     let now_s = time::s(found.began_ns);
@@ -104,6 +163,9 @@ fn sweep(
         |entry| {
             found.sets.insert(entry.flow.set.into());
             found.census.count(&entry, |number| dead.contains(&number));
+            if let Some(window) = window {
+                gather(&mut found.seen, &entry, window);
+            }
             if is_expired(entry.table, entry.flow, now_s, limit(entry.key)) {
                 expired.push((entry.table, *entry.key));
             }

@@ -3,15 +3,16 @@
 use std::net::IpAddr;
 
 use aya::maps::{
-    Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray,
+    Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray,
 };
 use mirror_common::{
     flow::{Address, Flow, FlowKey, TcpFlow, ipv4, is_ipv4},
-    instance::{Instance, Vitals},
+    instance::{Instance, Measures, Vitals},
     limits,
     parked::Parked,
     reason::Reason,
     replica_set::ReplicaSet,
+    steering::Source,
     vni::{Vni, VniKey},
 };
 
@@ -30,11 +31,13 @@ const VITALS_ONE_BY_ONE: usize = 16;
 pub struct Maps {
     pub(super) vnis: HashMap<MapData, VniKey, Vni>,
     pub(super) steering: ArrayOfMaps<MapData, Array<MapData, u32>>,
+    pub(super) sources: LpmTrie<MapData, Source, u32>,
     pub(super) sets: Array<MapData, ReplicaSet>,
     pub(super) set_ports: ArrayOfMaps<MapData, DevMap<MapData>>,
     pub(super) ports: DevMapHash<MapData>,
     instances: Array<MapData, Instance>,
     vitals: Array<MapData, Vitals>,
+    measures: PerCpuArray<MapData, Measures>,
     links: HashMap<MapData, u32, u32>,
     pub(super) flows: HashMap<MapData, FlowKey, Flow>,
     pub(super) mirrored_flows: HashMap<MapData, FlowKey, TcpFlow>,
@@ -78,11 +81,13 @@ impl Maps {
         Ok(Self {
             vnis: open_map(pins, "VNIS")?,
             steering: open_map(pins, "STEERING")?,
+            sources: open_map(pins, "SOURCES")?,
             sets: open_map(pins, "SETS")?,
             set_ports: open_map(pins, "SET_PORTS")?,
             ports: open_map(pins, "PORTS")?,
             instances: open_map(pins, "INSTANCES")?,
             vitals: open_map(pins, "VITALS")?,
+            measures: open_map(pins, "MEASURES")?,
             links: open_map(pins, "LINKS")?,
             flows: open_map(pins, "FLOWS")?,
             mirrored_flows: open_map(pins, "MIRRORED_FLOWS")?,
@@ -131,6 +136,17 @@ impl Maps {
         // An array's entries come in the order of their numbers.
         let place = |number: &u32| all.get(*number as usize).copied().unwrap_or_default();
         Ok(numbers.iter().map(place).collect())
+    }
+
+    /// What the dataplane measures of instances, over all CPUs: a call each, and a KiB for each CPU.
+    pub fn measures(&self, numbers: &[u32]) -> Result<Vec<Measures>, DataplaneError> {
+        let one = |number: &u32| {
+            let values = self.measures.get(number, 0).on_map("MEASURES", "read")?;
+            let mut total = Measures::default();
+            values.iter().for_each(|of_cpu| total.add(of_cpu));
+            Ok(total)
+        };
+        numbers.iter().map(one).collect()
     }
 
     /// A parked segment, which may be torn: its checksum tells.

@@ -18,6 +18,7 @@ mod publish;
 mod register;
 pub mod survey;
 mod sys;
+mod traced;
 
 use std::{collections::HashMap, fs::File, os::fd::AsFd, path::Path};
 
@@ -34,8 +35,9 @@ pub use flows::{Entry, FlowTable};
 pub use host::has_private_copies;
 pub use inject::Injector;
 pub use maps::{Maps, address_from, address_to};
-pub use publish::PublishedSet;
+pub use publish::{PublishedSet, SourcePrefix};
 pub use register::{Announced, InstanceRecord, Register};
+pub use traced::{RecordMaps, Records, Told, Traced, load_traced};
 
 use error::{MapContext, PathContext};
 use host::Pins;
@@ -46,6 +48,8 @@ pub struct Dataplane {
     pins: Pins,
     shapes: Shapes,
     programs: Programs,
+    /// The normal programs while traced ones are attached.
+    normal: Option<Programs>,
     /// All maps.
     pub maps: Maps,
     adopted: bool,
@@ -54,13 +58,10 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Loads the programs: on the maps that are pinned, or on new ones that are pinned then.
+    /// Loads the programs, on a host that is prepared ([`prepare_host`]): on the maps that are pinned, or on new ones that are pinned then.
     /// Nothing is attached yet, and what is attached runs on until it is replaced. `log_level`: of
     /// the programs' own log, 0 (off) to 5 (trace).
     pub fn open(pin_dir: &Path, log_level: u8) -> Result<Self, DataplaneError> {
-        host::check()?;
-        host::raise_limits();
-        host::prepare_pin_dir(pin_dir)?;
         let lock = lock(pin_dir)?;
         let pins = Pins::new(pin_dir);
         let shapes = Shapes::of_object()?;
@@ -89,6 +90,7 @@ impl Dataplane {
             pins,
             shapes,
             programs,
+            normal: None,
             maps,
             adopted,
             modes: HashMap::new(),
@@ -199,9 +201,12 @@ pub fn attached(pin_dir: &Path) -> Vec<(u32, u32)> {
     pins.linked().into_iter().filter_map(program).collect()
 }
 
-/// Checks that this process and this machine can run the programs.
-pub fn check() -> Result<(), DataplaneError> {
-    host::check()
+/// Checks that this process and this machine can run the programs, raises limits, and makes the pin directory, on a
+/// bpffs that is mounted if need be. Nothing later needs more rights than [`crate::privileges`] leaves.
+pub fn prepare_host(pin_dir: &Path) -> Result<(), DataplaneError> {
+    host::check()?;
+    host::raise_limits();
+    host::prepare_pin_dir(pin_dir)
 }
 
 /// Whether something is pinned.

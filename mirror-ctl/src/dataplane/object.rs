@@ -1,4 +1,4 @@
-//! The eBPF object in this binary, and what its maps look like.
+//! The eBPF objects in this binary, and what their maps look like.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -16,6 +16,10 @@ use super::{
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mirror-ebpf"));
+
+/// The same programs, which tell of each packet of a flow.
+static TRACED_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mirror-ebpf.traced"));
 
 /// The program for replies.
 pub(super) const INSTANCE_RETURN: &str = "instance_return";
@@ -136,22 +140,41 @@ impl Programs {
         shapes: &Shapes,
         log_level: u8,
     ) -> Result<Self, DataplaneError> {
-        let mut loader = EbpfLoader::new();
-        for name in shapes.maps.keys() {
-            loader.map_pin_path(name, pins.map(name));
-        }
-        loader.override_global("AYA_LOG_LEVEL", &log_level, false);
-        let mut ebpf = loader
-            .load(OBJECT)
-            .map_err(|error| DataplaneError::Object {
-                source: Box::new(error),
-            })?;
+        let mut ebpf = open(OBJECT, pins, shapes, log_level)?;
         Ok(Self {
             vni_ingress: program(&mut ebpf, pins, "vni_ingress")?,
             instance_return: program(&mut ebpf, pins, INSTANCE_RETURN)?,
             clone: program(&mut ebpf, pins, "clone")?,
         })
     }
+
+    /// Loads the traced programs on the maps that are pinned. They are not pinned themselves.
+    pub(super) fn traced(pins: &Pins, shapes: &Shapes) -> Result<(Self, Ebpf), DataplaneError> {
+        let mut ebpf = open(TRACED_OBJECT, pins, shapes, 0)?;
+        let programs = Self {
+            vni_ingress: verified(&mut ebpf, "vni_ingress")?,
+            instance_return: verified(&mut ebpf, INSTANCE_RETURN)?,
+            clone: verified(&mut ebpf, "clone")?,
+        };
+        Ok((programs, ebpf))
+    }
+}
+
+/// Opens an object on the maps that are pinned, or on new ones that are then pinned.
+fn open(
+    object: &[u8],
+    pins: &Pins,
+    shapes: &Shapes,
+    log_level: u8,
+) -> Result<Ebpf, DataplaneError> {
+    let mut loader = EbpfLoader::new();
+    for name in shapes.maps.keys() {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    loader.override_global("AYA_LOG_LEVEL", &log_level, false);
+    loader.load(object).map_err(|error| DataplaneError::Object {
+        source: Box::new(error),
+    })
 }
 
 /// The kernel's numbers of the pinned programs that interfaces carry.
@@ -170,6 +193,18 @@ pub(super) fn refused(program: &'static str, reason: String) -> DataplaneError {
 
 /// Loads one program and pins it in the place of the one that was there.
 fn program(ebpf: &mut Ebpf, pins: &Pins, name: &'static str) -> Result<ProgramFd, DataplaneError> {
+    let fd = verified(ebpf, name)?;
+    let path = pins.programs().join(name);
+    let next: PathBuf = pins.programs().join(format!("{name}-next"));
+    // A leftover of a start that was cut off.
+    let _ = std::fs::remove_file(&next);
+    sys::pin(std::os::fd::AsFd::as_fd(&fd), &next).path("pin", &next)?;
+    std::fs::rename(&next, &path).path("rename", &next)?;
+    Ok(fd)
+}
+
+/// Loads one program.
+fn verified(ebpf: &mut Ebpf, name: &'static str) -> Result<ProgramFd, DataplaneError> {
     let refused = |reason: String| refused(name, reason);
     let describe = |error: ProgramError| match &error {
         ProgramError::LoadError {
@@ -184,11 +219,5 @@ fn program(ebpf: &mut Ebpf, pins: &Pins, name: &'static str) -> Result<ProgramFd
     let program: &mut Xdp = program.try_into().map_err(describe)?;
     program.load().map_err(describe)?;
     let fd = program.fd().map_err(describe)?;
-    let path = pins.programs().join(name);
-    let next: PathBuf = pins.programs().join(format!("{name}-next"));
-    // A leftover of a start that was cut off.
-    let _ = std::fs::remove_file(&next);
-    sys::pin(std::os::fd::AsFd::as_fd(fd), &next).path("pin", &next)?;
-    std::fs::rename(&next, &path).path("rename", &next)?;
     fd.try_clone().map_err(|error| refused(error.to_string()))
 }

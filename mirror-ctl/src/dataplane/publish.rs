@@ -3,10 +3,13 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use aya::maps::{Array, DevMap, Map, MapData};
+use aya::maps::{Array, DevMap, Map, MapData, lpm_trie::Key};
+use ipnet::Ipv6Net;
 use mirror_common::{
+    flow::Address,
     limits::{REPLICA_SETS, REPLICAS, STEERING_BUCKETS},
     replica_set::ReplicaSet,
+    steering::Source,
 };
 use tracing::warn;
 
@@ -26,6 +29,37 @@ pub struct PublishedSet {
     pub set: ReplicaSet,
     /// 0: the interface is not there now.
     pub ifindexes: [u32; REPLICAS],
+}
+
+/// Some clients of a VNI; IPv4 ones by their mapped addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourcePrefix {
+    /// The VNI's number.
+    pub vni: u16,
+    /// Where they are.
+    pub prefix: Ipv6Net,
+}
+
+impl SourcePrefix {
+    fn key(self) -> Key<Source> {
+        let octets = self.prefix.network().octets();
+        let (words, _) = octets.as_chunks::<4>();
+        let source = Source {
+            vni: self.vni.into(),
+            client: std::array::from_fn(|word| u32::from_ne_bytes(words[word])),
+        };
+        let bits = Source::VNI_BITS + u32::from(self.prefix.prefix_len());
+        Key::new(bits, source)
+    }
+}
+
+/// An address's bytes in their order.
+fn bytes_of(address: Address) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    for (chunk, word) in bytes.chunks_exact_mut(4).zip(address) {
+        chunk.copy_from_slice(&word.to_ne_bytes());
+    }
+    bytes
 }
 
 impl Dataplane {
@@ -122,8 +156,8 @@ impl Dataplane {
             .on_map("SETS", "write")
     }
 
-    /// Swaps in new steering tables, each at once.
-    pub fn swap_tables(&mut self, tables: &[(u16, Vec<u32>)]) -> Result<(), DataplaneError> {
+    /// Swaps in new steering tables by their numbers, each at once. Those of VNIs have the VNIs' numbers.
+    pub fn swap_tables(&mut self, tables: &[(u32, Vec<u32>)]) -> Result<(), DataplaneError> {
         let buckets: Vec<u32> = (0..STEERING_BUCKETS).collect();
         let shape = *self.inner("STEERING")?;
         let mut made = Vec::new();
@@ -134,7 +168,7 @@ impl Dataplane {
                 .path("fill a table of", self.pins.map("STEERING"))?;
             made.push(data);
         }
-        let keys: Vec<u32> = tables.iter().map(|(vni, _)| u32::from(*vni)).collect();
+        let keys: Vec<u32> = tables.iter().map(|(number, _)| *number).collect();
         let fds: Vec<u32> = made
             .iter()
             .map(|data| data.fd().as_fd().as_raw_fd() as u32)
@@ -143,16 +177,66 @@ impl Dataplane {
             .path("write", self.pins.map("STEERING"))
     }
 
-    /// A VNI's steering table, if it has one.
-    pub fn table(&self, vni: u16) -> Option<Vec<u32>> {
-        let table: Array<MapData, u32> = self.maps.steering.get(&u32::from(vni), 0).ok()?;
+    /// The steering table of a number, if there is one.
+    pub fn table(&self, number: u32) -> Option<Vec<u32>> {
+        let table: Array<MapData, u32> = self.maps.steering.get(&number, 0).ok()?;
         (0..STEERING_BUCKETS)
             .map(|bucket| table.get(&bucket, 0).ok())
             .collect()
     }
 
+    /// Takes a steering table away. Returns when no program uses it any more: the kernel waits for those that run
+    /// (`maybe_wait_bpf_programs`, kernel/bpf/syscall.c), so that its number may be another's from now on.
+    pub fn drop_table(&mut self, number: u32) -> Result<(), DataplaneError> {
+        match sys::delete(self.maps.descriptors.steering.fd(), number) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            deleted => deleted.path("delete from", self.pins.map("STEERING")),
+        }
+    }
+
+    /// The prefixes by which clients find tables.
+    pub fn sources(&self) -> Result<Vec<(SourcePrefix, u32)>, DataplaneError> {
+        let entries: Result<Vec<_>, _> = self.maps.sources.iter().collect();
+        let entries = entries.on_map("SOURCES", "read")?;
+        Ok(entries
+            .into_iter()
+            .filter_map(|(key, table)| {
+                let source = key.data();
+                let bits = key.prefix_len().checked_sub(Source::VNI_BITS)?;
+                let prefix = Ipv6Net::new(bytes_of(source.client).into(), bits as u8).ok()?;
+                let vni = source.vni as u16;
+                Some((SourcePrefix { vni, prefix }, table))
+            })
+            .collect())
+    }
+
+    /// Has the clients of a prefix use a table, which must be there.
+    pub fn set_source(&mut self, source: SourcePrefix, table: u32) -> Result<(), DataplaneError> {
+        self.maps
+            .sources
+            .insert(&source.key(), table, 0)
+            .on_map("SOURCES", "write")
+    }
+
+    /// Has them use what a shorter prefix says, or the VNI's own table.
+    pub fn remove_source(&mut self, source: SourcePrefix) -> Result<(), DataplaneError> {
+        absent_is_fine(self.maps.sources.remove(&source.key())).on_map("SOURCES", "delete from")
+    }
+
     /// Makes an interface a redirect target.
+    ///
+    /// One that is there as it must be is left alone. The kernel replaces an entry of this kind of map by taking the old one
+    /// out and then putting the new one in (`__dev_map_hash_update_elem`, kernel/bpf/devmap.c, 6.18): another processor's
+    /// frame that comes in between finds none, and is lost.
     pub fn set_port(&mut self, ifindex: u32) -> Result<(), DataplaneError> {
+        let id = sys::program_id(self.programs.clone.as_fd());
+        let id = id.path("ask about", self.pins.programs().join("clone"))?;
+        let present = self.maps.ports.get(ifindex, 0);
+        if present.is_ok_and(|port| {
+            port.if_index == ifindex && port.prog_id.is_some_and(|program| program.get() == id)
+        }) {
+            return Ok(());
+        }
         self.maps
             .ports
             .insert(ifindex, ifindex, Some(&self.programs.clone), 0)

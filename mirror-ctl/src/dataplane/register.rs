@@ -48,6 +48,7 @@ enum Kind {
     Vni = 2,
     Announced = 3,
     Programs = 4,
+    ZoneTable = 5,
 }
 
 /// The one entry of [`Kind::Programs`].
@@ -128,6 +129,32 @@ impl Register {
     /// Forgets a VNI.
     pub fn remove_vni(&mut self, name: &str) -> Result<(), DataplaneError> {
         self.remove(Kind::Vni, name)
+    }
+
+    /// The steering tables for clients of zones, by the VNI's number and the zone's name.
+    pub fn zone_tables(&self) -> Result<Vec<(u16, String, u32)>, DataplaneError> {
+        let parse = |(name, value): (String, Value)| {
+            let (vni, zone) = name.split_once(':')?;
+            Some((vni.parse().ok()?, zone.to_owned(), value[0] as u32))
+        };
+        let entries = self.of(Kind::ZoneTable)?.into_iter();
+        Ok(entries.filter_map(parse).collect())
+    }
+
+    /// Notes whose clients a steering table is for.
+    pub fn set_zone_table(
+        &mut self,
+        vni: u16,
+        zone: &str,
+        table: u32,
+    ) -> Result<(), DataplaneError> {
+        let value = [u64::from(table), 0, 0, 0];
+        self.set(Kind::ZoneTable, &format!("{vni}:{zone}"), value)
+    }
+
+    /// Forgets it.
+    pub fn remove_zone_table(&mut self, vni: u16, zone: &str) -> Result<(), DataplaneError> {
+        self.remove(Kind::ZoneTable, &format!("{vni}:{zone}"))
     }
 
     /// The addresses that the agent added.

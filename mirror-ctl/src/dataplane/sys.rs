@@ -145,24 +145,39 @@ pub(super) struct LinkInfo {
 /// Asks for a link's program and interface.
 pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     // struct bpf_link_info: type, id, prog_id, a hole, then the union with xdp.ifindex.
+    let info = info(link)?;
+    Ok(LinkInfo {
+        program: info[2],
+        ifindex: info[4],
+    })
+}
+
+/// The kernel's number of a program.
+pub(super) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // struct bpf_prog_info: type, id.
+    Ok(info(program)?[1])
+}
+
+/// The first words of what the kernel says of an object.
+fn info(object: BorrowedFd<'_>) -> io::Result<[u32; 32]> {
+    // Pairs of words, aligned for any member. A program's is longer, and cut off.
     let mut info = [0u64; 16];
     let mut attr = InfoAttr {
-        bpf_fd: link.as_raw_fd() as u32,
+        bpf_fd: object.as_raw_fd() as u32,
         info_len: size_of_val(&info) as u32,
         info: info.as_mut_ptr() as u64,
     };
     // SAFETY: InfoAttr is this command's part of bpf_attr; `info` has `info_len` bytes,
-    // aligned for any member, and outlives the call.
+    // aligned for any member, and outlives the call. It is zeros: nothing in it asks for more to be written elsewhere.
     unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
-    let word = |index: usize| (info[index / 2].to_ne_bytes(), index % 2 * 4);
-    let read = |index| {
-        let (bytes, at) = word(index);
-        u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-    };
-    Ok(LinkInfo {
-        program: read(2),
-        ifindex: read(4),
-    })
+    let mut words = [0; 32];
+    for (word, bytes) in words.iter_mut().zip(info.iter().flat_map(|pair| {
+        let [a, b, c, d, e, f, g, h] = pair.to_ne_bytes();
+        [[a, b, c, d], [e, f, g, h]]
+    })) {
+        *word = u32::from_ne_bytes(bytes);
+    }
+    Ok(words)
 }
 
 #[repr(C)]
@@ -199,6 +214,28 @@ pub(super) fn update_batch<K: Pod, V: Pod>(
     // entries of the map's key and value size (the caller opened the map with these types,
     // which aya checked).
     unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr) }.map(drop)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttr {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Deletes an entry of an array of maps.
+pub(super) fn delete(map: impl AsFd, key: u32) -> io::Result<()> {
+    let mut attr = ElementAttr {
+        map_fd: map.as_fd().as_raw_fd() as u32,
+        key: std::ptr::from_ref(&key) as u64,
+        ..ElementAttr::default()
+    };
+    // SAFETY: ElementAttr is this command's part of bpf_attr; the key has four bytes, as every array's, and outlives the
+    // call.
+    unsafe { bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attr) }.map(drop)
 }
 
 /// A walk over a hash map or an array, many entries a call (Linux 5.6).

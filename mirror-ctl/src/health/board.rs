@@ -7,9 +7,15 @@ use std::{
 
 use mirror_common::instance::Vitals;
 
-use super::predict::{
-    engine::{Outlook, Standing},
-    explain::Reason,
+use super::{
+    learning::{
+        fate::Seen,
+        referee::{Seated, Standing as Contest},
+    },
+    predict::{
+        engine::{Outlook, Standing},
+        explain::Reason,
+    },
 };
 
 /// What is said of one instance, as a member of one VNI.
@@ -40,11 +46,15 @@ pub struct Judged {
     pub tick_s: f32,
     /// By VNI.
     pub vnis: Vec<(String, Vec<Judgement>)>,
+    /// How champion and challenger stand; none without a model.
+    pub standing: Option<Contest>,
 }
 
 /// What the dataplane noticed of an instance.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Noticed {
+    /// Its number in the dataplane.
+    pub number: u32,
     /// When it was read, `CLOCK_MONOTONIC`.
     pub at_ns: u64,
     /// Its counters.
@@ -53,6 +63,12 @@ pub struct Noticed {
     pub flows: u64,
     /// Of those, the ones whose output left the active replica's.
     pub diverged: u64,
+    /// Requests that it has not answered; none: not known yet.
+    pub in_flight: Option<u64>,
+    /// Bytes by which it trails as a mirror, over all its flows; none: it mirrors nothing, or it is not known yet.
+    pub lag_bytes: Option<u64>,
+    /// How it fares, by what the agent knows: the worst since it was read last.
+    pub seen: Seen,
 }
 
 /// Both, shared with the engine's task.
@@ -63,6 +79,9 @@ pub struct Board(Arc<Mutex<Sheets>>);
 struct Sheets {
     judged: Arc<Judged>,
     noticed: HashMap<String, Noticed>,
+    seated: Arc<Seated>,
+    /// Whether the engine has read what was noticed.
+    read: bool,
 }
 
 impl Board {
@@ -79,18 +98,74 @@ impl Board {
         self.with(|sheets| Arc::clone(&sheets.judged))
     }
 
-    /// Leaves what the dataplane noticed.
-    pub fn notice(&self, noticed: HashMap<String, Noticed>) {
-        self.with(|sheets| sheets.noticed = noticed);
+    /// Leaves who is judged by what from now on: at the engine's next tick, as a whole. Its term is given here.
+    pub fn seat(&self, seated: Seated) -> u64 {
+        self.with(|sheets| {
+            let term = sheets.seated.term + 1;
+            sheets.seated = Arc::new(Seated { term, ..seated });
+            term
+        })
+    }
+
+    /// Who is judged by what.
+    pub fn seated(&self) -> Arc<Seated> {
+        self.with(|sheets| Arc::clone(&sheets.seated))
+    }
+
+    /// Leaves what the dataplane noticed. A failure that is over before the engine looks is not forgotten.
+    pub fn notice(&self, mut noticed: HashMap<String, Noticed>) {
+        self.with(|sheets| {
+            if !sheets.read {
+                for (name, now) in &mut noticed {
+                    let before = sheets.noticed.get(name);
+                    now.seen = before.map_or(now.seen, |before| now.seen.worst(before.seen));
+                }
+            }
+            sheets.noticed = noticed;
+            sheets.read = false;
+        });
     }
 
     /// What the dataplane noticed of all instances.
     pub fn noticed(&self) -> HashMap<String, Noticed> {
-        self.with(|sheets| sheets.noticed.clone())
+        self.with(|sheets| {
+            sheets.read = true;
+            sheets.noticed.clone()
+        })
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Sheets) -> T) -> T {
         // A thread that panicked while it held the lock left sheets that are as good as any.
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::{Cause, learning::fate::Fate};
+
+    #[test]
+    fn a_failure_between_two_looks_is_seen_once() {
+        let board = Board::default();
+        let notice = |fate| {
+            let seen = Seen {
+                fate,
+                cause: Cause::Silent,
+            };
+            let noticed = Noticed {
+                seen,
+                ..Noticed::default()
+            };
+            board.notice([("a".to_owned(), noticed)].into());
+        };
+        let looked = || board.noticed()["a"].seen.fate;
+        notice(Fate::Serving);
+        assert_eq!(looked(), Fate::Serving);
+        notice(Fate::Failed);
+        notice(Fate::Serving);
+        assert_eq!(looked(), Fate::Failed);
+        notice(Fate::Serving);
+        assert_eq!(looked(), Fate::Serving);
     }
 }

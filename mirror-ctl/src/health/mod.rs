@@ -1,10 +1,11 @@
 //! How well the instances are: detection of hard failure ([`silence`], [`evidence`], [`probe`])
 //! and of recovery ([`recovery`]), prediction of failure ([`predict`]) at work in a task of its own
-//! ([`watch`]), which leaves what it expects on a [`board`].
+//! ([`watch`]), which leaves what it expects on a [`board`], and learning from what became of it ([`learning`]).
 
 pub mod board;
 pub mod collect;
 pub mod evidence;
+pub mod learning;
 pub mod predict;
 pub mod probe;
 pub mod public;
@@ -12,6 +13,7 @@ pub mod recording;
 pub mod recovery;
 pub mod silence;
 pub mod sim;
+pub mod truth;
 pub mod watch;
 
 use std::fmt;

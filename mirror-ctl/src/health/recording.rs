@@ -11,11 +11,16 @@ use std::{
     path::Path,
 };
 
-use super::predict::signal::{Reading, Signal};
+use super::{
+    Cause,
+    learning::fate::{Fate, Seen},
+    predict::signal::{Reading, Signal},
+};
 
 const MAGIC: [u8; 8] = *b"MIRRREC\0";
-/// Of the layout. Raised by any change of it, and of the signals' numbers.
-pub const VERSION: u32 = 1;
+/// Of the layout. Raised by any change of it, and of the signals' numbers. Version 1 had no fates, and is read as well.
+pub const VERSION: u32 = 2;
+const VERSION_MIN: u32 = 1;
 const HEADER: usize = 12;
 const FRAME_HEADER: usize = 6;
 /// A frame names an instance or holds one reading: never more.
@@ -28,6 +33,8 @@ mod kind {
     pub(super) const NAME: u8 = 1;
     pub(super) const TIME: u8 = 2;
     pub(super) const READING: u8 = 3;
+    /// How an instance fares from here on.
+    pub(super) const FATE: u8 = 4;
 }
 
 /// Why a recording cannot be read or written.
@@ -40,7 +47,7 @@ pub enum RecordingError {
     #[error("not a recording")]
     Magic,
     /// Another release wrote it.
-    #[error("recording version {0}, but this program reads version {VERSION}")]
+    #[error("recording version {0}, but this program reads versions {VERSION_MIN} to {VERSION}")]
     Version(u32),
     /// It is larger than any recording.
     #[error("recording is too large: {0} bytes")]
@@ -57,6 +64,8 @@ pub struct Moment {
     pub time_ms: u64,
     /// Instance and reading.
     pub readings: Vec<(String, Reading)>,
+    /// Of those, the instances that do not simply serve, and how they fare.
+    pub fates: Vec<(String, Seen)>,
 }
 
 /// A recording as read.
@@ -94,7 +103,7 @@ impl Recording {
             return Err(RecordingError::Magic);
         };
         let version = u32::from_le_bytes(*version);
-        if version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Err(RecordingError::Version(version));
         }
         let mut recording = Self::default();
@@ -123,7 +132,14 @@ fn frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 /// What earlier frames have told.
 #[derive(Default)]
 struct Known {
-    instances: HashMap<u16, (String, Reading)>,
+    instances: HashMap<u16, Named>,
+}
+
+#[derive(Default)]
+struct Named {
+    name: String,
+    last: Reading,
+    seen: Seen,
 }
 
 impl Known {
@@ -133,14 +149,25 @@ impl Known {
         match *kind {
             kind::NAME => {
                 let (number, name) = rest.split_first_chunk::<2>()?;
-                let name = String::from_utf8(name.to_vec()).ok()?;
-                let number = u16::from_le_bytes(*number);
-                self.instances.insert(number, (name, Reading::default()));
+                let named = Named {
+                    name: String::from_utf8(name.to_vec()).ok()?,
+                    ..Named::default()
+                };
+                self.instances.insert(u16::from_le_bytes(*number), named);
             }
             kind::TIME => moments.push(Moment {
                 time_ms: u64::from_le_bytes(rest.try_into().ok()?),
-                readings: Vec::new(),
+                ..Moment::default()
             }),
+            kind::FATE => {
+                let (number, rest) = rest.split_first_chunk::<2>()?;
+                let [fate, cause] = rest.try_into().ok()?;
+                let named = self.instances.get_mut(&u16::from_le_bytes(*number))?;
+                named.seen = Seen {
+                    fate: Fate::from_number(fate)?,
+                    cause: Cause::from_number(cause),
+                };
+            }
             kind::READING => {
                 let (number, rest) = rest.split_first_chunk::<2>()?;
                 let (present, rest) = rest.split_first_chunk::<4>()?;
@@ -148,7 +175,7 @@ impl Known {
                 let number = u16::from_le_bytes(*number);
                 let present = u32::from_le_bytes(*present);
                 let changed = u32::from_le_bytes(*changed);
-                let (name, last) = self.instances.get_mut(&number)?;
+                let Named { name, last, seen } = self.instances.get_mut(&number)?;
                 let mut values = rest.chunks_exact(4);
                 let mut reading = Reading::default();
                 for signal in Signal::ALL {
@@ -163,6 +190,9 @@ impl Known {
                 }
                 let moment = moments.last_mut()?;
                 moment.readings.push((name.clone(), reading));
+                if seen.fate != Fate::Serving {
+                    moment.fates.push((name.clone(), *seen));
+                }
             }
             _ => return None,
         }
@@ -174,7 +204,8 @@ impl Known {
 #[derive(Debug)]
 pub struct Recorder {
     file: File,
-    numbers: HashMap<String, (u16, Reading)>,
+    bytes: u64,
+    numbers: HashMap<String, (u16, Reading, Seen)>,
 }
 
 impl Recorder {
@@ -186,7 +217,7 @@ impl Recorder {
             .write(true)
             .truncate(false)
             .open(path)?;
-        let mut torn = 0;
+        let (mut torn, mut bytes) = (0, HEADER as u64);
         // Killed while it wrote the header: nothing is lost by beginning anew.
         if file.metadata()?.len() < HEADER as u64 {
             file.set_len(0)?;
@@ -195,13 +226,17 @@ impl Recorder {
             file.write_all(&header)?;
         } else {
             let recording = Recording::load(path)?;
-            torn = recording.torn;
-            file.set_len(recording.good as u64)?;
+            (torn, bytes) = (recording.torn, recording.good as u64);
+            file.set_len(bytes)?;
+            // An older version's frames are this one's too.
+            file.seek(SeekFrom::Start(MAGIC.len() as u64))?;
+            file.write_all(&VERSION.to_le_bytes())?;
             file.seek(SeekFrom::End(0))?;
         }
         // What earlier frames told is not built upon: names and values are written anew.
         let recorder = Self {
             file,
+            bytes,
             numbers: HashMap::new(),
         };
         Ok((recorder, torn))
@@ -221,15 +256,31 @@ impl Recorder {
                 named.extend(number.to_le_bytes());
                 named.extend(name.bytes().take(FRAME_BYTES_MAX - 3));
                 put(&mut bytes, &named);
-                self.numbers
-                    .insert(name.clone(), (number, Reading::default()));
+                let nothing = (number, Reading::default(), Seen::WELL);
+                self.numbers.insert(name.clone(), nothing);
             }
-            if let Some((number, last)) = self.numbers.get_mut(name) {
+            if let Some((number, last, seen)) = self.numbers.get_mut(name) {
+                let fate = moment.fates.iter().find(|(of, _)| of == name);
+                let now = fate.map_or(Seen::WELL, |(_, seen)| *seen);
+                if *seen != now {
+                    *seen = now;
+                    let [low, high] = number.to_le_bytes();
+                    put(
+                        &mut bytes,
+                        &[kind::FATE, low, high, now.fate as u8, now.cause as u8],
+                    );
+                }
                 put(&mut bytes, &content(*number, last, reading));
             }
         }
         self.file.write_all(&bytes)?;
+        self.bytes += bytes.len() as u64;
         Ok(())
+    }
+
+    /// How large the file is.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 
@@ -262,10 +313,19 @@ fn put(bytes: &mut Vec<u8>, content: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     fn moment(n: u64) -> Moment {
-        let mut readings = Vec::new();
+        let (mut readings, mut fates) = (Vec::new(), Vec::new());
+        if n % 4 == 3 {
+            let seen = Seen {
+                fate: Fate::Failed,
+                cause: Cause::Silent,
+            };
+            fates.push(("web-2".to_owned(), seen));
+        }
         for name in ["web-1", "web-2"] {
             let mut reading = Reading::default();
             reading.set(Signal::Cpu, 0.25);
@@ -277,6 +337,7 @@ mod tests {
         Moment {
             time_ms: 1_000 * n,
             readings,
+            fates,
         }
     }
 
@@ -297,6 +358,20 @@ mod tests {
         let recording = Recording::load(&path).unwrap();
         let expected: Vec<_> = (0..9).map(moment).collect();
         assert_eq!((recording.moments, recording.torn), (expected, 0));
+    }
+
+    #[test]
+    fn an_older_one_is_read_and_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r");
+        record(&path, 0..3);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[8] = 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(Recording::load(&path).unwrap().moments.len(), 3);
+        record(&path, 3..4);
+        assert_eq!(std::fs::read(&path).unwrap()[8], VERSION as u8);
+        assert_eq!(Recording::load(&path).unwrap().moments[3], moment(3));
     }
 
     #[test]
@@ -340,5 +415,21 @@ mod tests {
             Err(RecordingError::Magic)
         ));
         assert!(matches!(Recording::parse(b""), Err(RecordingError::Magic)));
+    }
+
+    proptest! {
+        /// Frames with a right checksum may say anything.
+        #[test]
+        fn rightly_sealed_frames_of_any_bytes_do_no_harm(contents in vec(vec(any::<u8>(), 0..80), 0..8)) {
+            let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes()].concat();
+            for content in &contents {
+                bytes.extend((content.len() as u16).to_le_bytes());
+                bytes.extend(crc32fast::hash(content).to_le_bytes());
+                bytes.extend(content);
+            }
+            let recording = Recording::parse(&bytes).unwrap();
+            prop_assert!(recording.moments.len() <= contents.len());
+            prop_assert!(recording.torn < bytes.len());
+        }
     }
 }

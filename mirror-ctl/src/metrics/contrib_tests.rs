@@ -16,7 +16,7 @@ fn samples() -> Vec<String> {
         .flat_map(|((name, _), kind)| {
             let suffixes: &[&str] = match kind {
                 kind if kind.contains("Counter") => &["_total"],
-                kind if kind.contains("LoopTimes") => &["_bucket", "_sum", "_count"],
+                kind if kind.contains("Times") => &["_bucket", "_sum", "_count"],
                 _ => &[""],
             };
             suffixes

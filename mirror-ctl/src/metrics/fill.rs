@@ -1,16 +1,24 @@
 //! What is read when it is asked for: the dataplane's counters and maps, and what the agent shows.
 
-use mirror_common::{LAYOUT_VERSION, instance::Vitals, limits, reason::Reason};
+use mirror_common::{
+    LAYOUT_VERSION,
+    instance::{Measures, Vitals},
+    limits,
+    reason::Reason,
+};
 
 use super::{
     Build, ByInstance, ByInstanceHorizon, ByInstanceReason, ByInterface, ByMap, ByName, ByReason,
-    ByState, ByVni, ByVniInstance, ByVniReason, Metrics, set,
+    ByRole, ByState, ByVni, ByVniInstance, ByVniReason, ByVniZoneInstance, Metrics, set,
 };
 use crate::{
-    agent::view::{InstanceRow, View},
+    agent::{
+        models::ModelsRow,
+        view::{InstanceRow, View},
+    },
     connections::Census,
     dataplane::FlowTable,
-    routing::State as Service,
+    routing::{Choice, State as Service},
 };
 
 /// What a scrape tells.
@@ -21,6 +29,8 @@ pub struct Facts<'a> {
     pub counters: &'a [(Reason, u64)],
     /// What the dataplane noticed of each instance, in the view's order.
     pub vitals: &'a [Vitals],
+    /// What it has measured of each, likewise.
+    pub measures: &'a [Measures],
     /// Entries that each flow table has room for: those of an adopted dataplane are its own.
     pub capacities: [u32; FlowTable::ALL.len()],
     /// When the agent started, seconds since 1970.
@@ -42,6 +52,7 @@ impl Metrics {
         self.fill_maps(facts);
         self.fill_instances(facts);
         self.fill_vnis(facts.view);
+        self.fill_models(&facts.view.models);
     }
 
     fn fill_maps(&self, facts: &Facts<'_>) {
@@ -97,6 +108,8 @@ impl Metrics {
             &self.instance_weight,
             &self.instance_active,
             &self.instance_warm,
+            &self.instance_in_flight,
+            &self.instance_lag,
         ] {
             family.clear();
         }
@@ -106,12 +119,45 @@ impl Metrics {
             &self.instance_retransmissions,
             &self.instance_resets,
             &self.instance_early_closes,
+            &self.instance_requests,
+            &self.instance_unanswered,
         ] {
             family.clear();
         }
+        self.instance_handshake.clear();
+        self.instance_ack.clear();
         for (place, row) in facts.view.instances.iter().enumerate() {
             let vitals = facts.vitals.get(place).copied().unwrap_or_default();
             self.fill_instance(row, &vitals, &facts.view.census);
+            if let Some(measures) = facts.measures.get(place) {
+                self.fill_measures(row, measures);
+            }
+        }
+    }
+
+    fn fill_measures(&self, row: &InstanceRow, measures: &Measures) {
+        let labels = ByInstance {
+            compute_instance: row.name.clone(),
+        };
+        for (family, times) in [
+            (&self.instance_handshake, &measures.handshake),
+            (&self.instance_ack, &measures.ack),
+        ] {
+            family.get_or_create(&labels).set(times);
+        }
+        for (family, value) in [
+            (&self.instance_requests, measures.requests),
+            (&self.instance_unanswered, measures.unanswered),
+        ] {
+            set(&family.get_or_create(&labels), value);
+        }
+        for (family, value) in [
+            (&self.instance_in_flight, row.in_flight),
+            (&self.instance_lag, row.mirror_lag_bytes),
+        ] {
+            if let Some(value) = value {
+                family.get_or_create(&labels).set(value as f64);
+            }
         }
     }
 
@@ -173,10 +219,65 @@ impl Metrics {
         }
     }
 
+    fn fill_zones(&self, vni: &ByVni, choice: &Choice) {
+        let without = choice.refused.len() as f64;
+        self.zones_without.get_or_create(vni).set(without);
+        for (place, table) in &choice.by_zone {
+            let zone = choice.zones.get(*place);
+            for (known, share) in choice.candidates.iter().zip(&table.shares) {
+                let labels = ByVniZoneInstance {
+                    vni: vni.vni.clone(),
+                    zone: zone.cloned().unwrap_or_default(),
+                    compute_instance: known.name.clone(),
+                };
+                self.zone_share.get_or_create(&labels).set(*share);
+            }
+        }
+    }
+
+    fn fill_models(&self, models: &ModelsRow) {
+        for family in [
+            &self.model_log_loss,
+            &self.model_brier,
+            &self.model_false_alarms,
+            &self.model_drift,
+        ] {
+            family.clear();
+        }
+        self.model_failures.set(models.failures as f64);
+        for (role, model) in [
+            ("champion", &models.champion),
+            ("challenger", &models.challenger),
+        ] {
+            let Some(model) = model else { continue };
+            let label = ByRole { role };
+            let false_alarms = Some(model.false_alarms as f64);
+            for (family, value) in [
+                (&self.model_log_loss, model.log_loss),
+                (&self.model_brier, model.brier),
+                (&self.model_false_alarms, false_alarms),
+            ] {
+                if let Some(value) = value {
+                    family.get_or_create(&label).set(value);
+                }
+            }
+        }
+        if let Some(drift) = &models.drift {
+            let label = ByRole { role: "champion" };
+            self.model_drift.get_or_create(&label).set(drift.psi);
+        }
+        if let Some(recording) = &models.recording {
+            set(&self.recorded, recording.written);
+            set(&self.recorded_lost, recording.lost);
+        }
+    }
+
     fn fill_vnis(&self, view: &View) {
         self.vni_flows.clear();
         self.vni_unprotected.clear();
         self.vni_share.clear();
+        self.zone_share.clear();
+        self.zones_without.clear();
         for row in &view.vnis {
             let vni = &row.name;
             let labels = ByVni { vni: vni.clone() };
@@ -187,6 +288,9 @@ impl Metrics {
                     compute_instance: part.instance.clone(),
                 };
                 self.vni_share.get_or_create(&labels).set(part.share);
+            }
+            if let Some(choice) = view.choices.get(vni) {
+                self.fill_zones(&labels, choice);
             }
             for ((number, reason), flows) in &view.census.unprotected {
                 if *number == row.id {
@@ -205,10 +309,23 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::agent::{log::LogEntry, view::ShareRow};
+    use crate::{
+        agent::{log::LogEntry, view::ShareRow},
+        routing::select::{Known, Table},
+    };
 
     fn facts_text(metrics: &Metrics, view: &View) -> String {
+        let mut measures = Measures {
+            requests: 12,
+            unanswered: 2,
+            ..Measures::default()
+        };
+        // 6,104 steps are 0.1 s, between 4,096 and 8,192: 0.067 and 0.134 s.
+        measures.ack.count(6_104);
+        measures.ack.count(3);
         metrics.scrape(&Facts {
             view,
             counters: &[(Reason::Cloned, 7), (Reason::Fragment, 0)],
@@ -216,9 +333,17 @@ mod tests {
                 early_closes: 3,
                 ..Vitals::default()
             }],
+            measures: &[measures],
             capacities: [10, 20, 30, 40],
             started_s: 5.0,
         })
+    }
+
+    fn table() -> Table {
+        Table {
+            shares: vec![0.75],
+            ..Table::default()
+        }
     }
 
     fn view() -> View {
@@ -228,6 +353,7 @@ mod tests {
             id: 4,
             state: "draining".to_owned(),
             warm: 2,
+            in_flight: Some(3),
             ..InstanceRow::default()
         });
         view.vnis.push(crate::agent::view::VniRow {
@@ -240,6 +366,23 @@ mod tests {
             }],
             ..Default::default()
         });
+        let choice = Choice {
+            zones: Arc::new(vec!["east".to_owned(), "west".to_owned()]),
+            candidates: vec![Known {
+                name: "a".to_owned(),
+                state: Service::Up,
+                score: 1.0,
+                weight: 100_000,
+                zone: None,
+                in_flight: 0,
+                load: 1.0,
+                hot: false,
+            }],
+            by_zone: [(1, table())].into(),
+            refused: [0].into(),
+            ..Choice::default()
+        };
+        view.choices.insert("web".to_owned(), choice.into());
         view.census.cold.insert((4, "lag_bytes"), 6);
         view.census.unprotected.insert((1, "unmirrored"), 8);
         view
@@ -274,9 +417,20 @@ mod tests {
             "mirror_instance_warm_flows{compute_instance=\"a\"} 2.0",
             "mirror_instance_early_closes_total{compute_instance=\"a\"} 3",
             "mirror_instance_cold_flows{compute_instance=\"a\",reason=\"lag_bytes\"} 6.0",
+            "mirror_instance_ack_seconds_count{compute_instance=\"a\"} 2",
+            "mirror_instance_ack_seconds_bucket{le=\"0.000065536\",compute_instance=\"a\"} 1",
+            "mirror_instance_ack_seconds_bucket{le=\"0.067108864\",compute_instance=\"a\"} 1",
+            "mirror_instance_ack_seconds_bucket{le=\"0.134217728\",compute_instance=\"a\"} 2",
+            "mirror_instance_ack_seconds_bucket{le=\"+Inf\",compute_instance=\"a\"} 2",
+            "mirror_instance_handshake_seconds_count{compute_instance=\"a\"} 0",
+            "mirror_instance_requests_total{compute_instance=\"a\"} 12",
+            "mirror_instance_unanswered_syns_total{compute_instance=\"a\"} 2",
+            "mirror_instance_in_flight_requests{compute_instance=\"a\"} 3.0",
             "mirror_vni_flows{vni=\"web\"} 9.0",
             "mirror_vni_unprotected_flows{vni=\"web\",reason=\"unmirrored\"} 8.0",
             "mirror_vni_share{vni=\"web\",compute_instance=\"a\"} 0.5",
+            "mirror_zone_share{vni=\"web\",zone=\"west\",compute_instance=\"a\"} 0.75",
+            "mirror_zones_without_table{vni=\"web\"} 1.0",
             "mirror_takeovers_total{vni=\"web\",compute_instance=\"a\",cause=\"dead\"} 1",
             "mirror_agent_loop_seconds_bucket{le=\"0.005\",event=\"tick\"} 1",
             "mirror_map_capacity{map=\"instances\"} 1024.0",

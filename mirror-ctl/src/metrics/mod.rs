@@ -6,6 +6,7 @@ mod contrib_tests;
 mod count;
 mod fill;
 mod text;
+mod times;
 
 use std::sync::{
     Mutex, PoisonError,
@@ -20,6 +21,7 @@ use prometheus_client::{
 
 pub use fill::Facts;
 pub use text::CONTENT_TYPE;
+pub use times::Times;
 
 /// What every name begins with.
 const PREFIX: &str = "mirror";
@@ -130,6 +132,35 @@ metrics! {
     instance_resets: Family<ByInstance, Counter> = "instance_resets";
     /// FINs that no other replica had sent.
     instance_early_closes: Family<ByInstance, Counter> = "instance_early_closes";
+    /// From a client's first SYN to the instance's first SYN-ACK.
+    instance_handshake: Family<ByInstance, Times> = "instance_handshake_seconds";
+    /// From a client's segment to the instance's acknowledgement, of a sample.
+    instance_ack: Family<ByInstance, Times> = "instance_ack_seconds";
+    /// Requests that began, as the active replica and as a mirror.
+    instance_requests: Family<ByInstance, Counter> = "instance_requests";
+    /// SYNs that clients sent again because the instance had not answered.
+    instance_unanswered: Family<ByInstance, Counter> = "instance_unanswered_syns";
+    /// Requests that the instance has not answered; absent until the flows were walked.
+    instance_in_flight: Family<ByInstance, Level> = "instance_in_flight_requests";
+    /// Bytes by which the instance trails in flows that it could take over.
+    instance_lag: Family<ByInstance, Level> = "instance_mirror_lag_bytes";
+
+    // The models that predict.
+
+    /// Mean log-loss of the probability of failing within 30 s, by the model's role, over the last seven days.
+    model_log_loss: Family<ByRole, Level> = "model_log_loss";
+    /// Mean Brier score of the same, by the model's role.
+    model_brier: Family<ByRole, Level> = "model_brier_score";
+    /// Alarms of the last seven days that nothing came of, by the model's role.
+    model_false_alarms: Family<ByRole, Level> = "model_false_alarms";
+    /// Failures of the last seven days that models were judged by.
+    model_failures: Level = "model_judged_failures";
+    /// Population stability index of the champion's features, weighed by their use; absent while not known.
+    model_drift: Family<ByRole, Level> = "model_drift_psi";
+    /// Moments of what was judged that were recorded.
+    recorded: Counter = "recorded_moments";
+    /// Moments that could not be recorded.
+    recorded_lost: Counter = "recorded_moments_lost";
 
     // The VNIs.
 
@@ -139,6 +170,10 @@ metrics! {
     vni_unprotected: Family<ByVniReason, Level> = "vni_unprotected_flows";
     /// The instance's part of the VNI's new flows, 0 to 1.
     vni_share: Family<ByVniInstance, Level> = "vni_share";
+    /// The instance's part of the new flows of a zone that has a steering table of its own, 0 to 1.
+    zone_share: Family<ByVniZoneInstance, Level> = "zone_share";
+    /// Zones of the VNI whose clients would have a steering table if there were more.
+    zones_without: Family<ByVni, Level> = "zones_without_table";
 
     // What happened, since the agent started; what the dataplane could not report is in
     // `packets` with the reason `event_lost`.
@@ -212,6 +247,7 @@ labels! {
     ByName { interface: String }
     ByState { compute_instance: String, state: &'static str }
     ByInstance { compute_instance: String }
+    ByRole { role: &'static str }
     ByInstanceReason { compute_instance: String, reason: &'static str }
     ByInstanceHorizon { compute_instance: String, horizon_s: &'static str }
     ByInstancePrediction { compute_instance: String, told: String }
@@ -219,6 +255,7 @@ labels! {
     ByVni { vni: String }
     ByVniReason { vni: String, reason: &'static str }
     ByVniInstance { vni: String, compute_instance: String }
+    ByVniZoneInstance { vni: String, zone: String, compute_instance: String }
     ByVniInstanceReason { vni: String, compute_instance: String, reason: String }
     ByVniInstanceCause { vni: String, compute_instance: String, cause: String }
 }

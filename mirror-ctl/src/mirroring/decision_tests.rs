@@ -136,13 +136,13 @@ fn a_death_and_a_return() {
         .collect();
     let policy = Policy::default();
     let mut published = Published::default();
-    let first = decide(&candidates, &policy, &Previous::default());
+    let first = decide(&candidates, &policy, &Previous::default(), None);
     assert_eq!(first.table.len(), STEERING_BUCKETS as usize);
     published.publish(&first);
     let before = published.table.clone();
 
     candidates[1].state = State::Dead;
-    let second = decide(&candidates, &policy, &first.clone().into_previous());
+    let second = decide(&candidates, &policy, &first.clone().into_previous(), None);
     assert_eq!(second.weights.rule, Rule::Healthy);
     published.publish(&second);
     for (bucket, (&old, &new)) in before.iter().zip(&published.table).enumerate() {
@@ -153,10 +153,10 @@ fn a_death_and_a_return() {
 
     // The instance is forgotten, comes back at another position: nothing else moves.
     candidates.remove(1);
-    let third = decide(&candidates, &policy, &second.into_previous());
+    let third = decide(&candidates, &policy, &second.into_previous(), None);
     published.publish(&third);
     candidates.push(Candidate::new("b", 100));
-    let last = decide(&candidates, &policy, &third.into_previous());
+    let last = decide(&candidates, &policy, &third.into_previous(), None);
     let dead = published.table.clone();
     published.publish(&last);
     let taken = dead
@@ -166,7 +166,7 @@ fn a_death_and_a_return() {
         .count();
     assert_eq!(taken, STEERING_BUCKETS.div_ceil(5) as usize - 1);
     // And the same again is the same.
-    assert!(decide(&candidates, &policy, &last.clone().into_previous()) == last);
+    assert!(decide(&candidates, &policy, &last.clone().into_previous(), None) == last);
 }
 
 #[test]
@@ -175,10 +175,10 @@ fn adopts_what_is_published() {
         .iter()
         .map(|name| Candidate::new(name, 100))
         .collect();
-    let first = decide(&candidates, &Policy::default(), &Previous::default());
+    let first = decide(&candidates, &Policy::default(), &Previous::default(), None);
     let found = Previous {
         weights: None,
         ..first.clone().into_previous()
     };
-    assert!(decide(&candidates, &Policy::default(), &found) == first);
+    assert!(decide(&candidates, &Policy::default(), &found, None) == first);
 }

@@ -66,6 +66,15 @@ pub struct Plan {
     pub of_primary: Vec<Vec<u32>>,
 }
 
+impl Plan {
+    /// Has these instances mirror every set: members beyond those that were planned for.
+    pub fn mirror_all_on(&mut self, instances: &[u32]) {
+        for set in &mut self.sets {
+            set.extend(instances.iter().take(REPLICAS - set.len().min(REPLICAS)));
+        }
+    }
+}
+
 /// Chooses the sets of `members`: a primary for each with a weight, mirrors only with a weight.
 ///
 /// Another failure domain than those already in the set comes first, then whoever has the least

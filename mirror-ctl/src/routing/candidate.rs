@@ -55,8 +55,6 @@ pub struct Candidate<'a> {
     pub weight: u32,
     /// Health, 0 (about to fail) to 1 (well). Not a number: unknown, which changes nothing.
     pub score: f64,
-    /// Share of its capacity in use: 0 idle, 1 full, more is overload. Not a number: unknown.
-    pub load: f64,
     /// Failure domain; none: on its own.
     pub domain: Option<&'a str>,
 }
@@ -70,7 +68,6 @@ impl<'a> Candidate<'a> {
             state: State::Up,
             weight,
             score: 1.0,
-            load: 0.0,
             domain: None,
         }
     }

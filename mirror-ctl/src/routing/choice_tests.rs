@@ -1,6 +1,6 @@
-//! Weights and the choice for one flow: rows of examples, then properties over random input.
+//! Weights: rows of examples, then properties over random input.
 
-use super::{Bands, Candidate, Rule, State, Weights, select_instance, weights};
+use super::{Bands, Candidate, Rule, State, Weights, weights};
 use proptest::prelude::*;
 
 fn names(count: usize) -> Vec<String> {
@@ -119,7 +119,7 @@ proptest! {
     }
 
     #[test]
-    fn somebody_serves_and_nobody_dead_before_the_living(of in any_candidates(), flow: u64) {
+    fn somebody_serves_and_nobody_dead_before_the_living(of in any_candidates()) {
         let names = names(of.len());
         let candidates: Vec<_> = names
             .iter()
@@ -139,87 +139,5 @@ proptest! {
         for (rank, weight) in ranks.iter().zip(result.values()) {
             prop_assert!(weight == 0 || *rank == first);
         }
-        let chosen = select_instance(&candidates, flow, |_| f64::INFINITY).unwrap();
-        prop_assert_eq!(ranks[chosen.position], first);
-        prop_assert_eq!(chosen.rule, result.rule);
-    }
-}
-
-/// Share of 20,000 flows that each candidate gets.
-fn selected(candidates: &[Candidate<'_>], cost: impl Fn(&Candidate<'_>) -> f64) -> Vec<f64> {
-    let mut counts = vec![0.0; candidates.len()];
-    for flow in 0..20_000 {
-        counts[select_instance(candidates, flow, &cost).unwrap().position] += 1.0 / 20_000.0;
-    }
-    counts
-}
-
-#[track_caller]
-fn check_selected(candidates: &[Candidate<'_>], costs: &[f64], expected: &[f64]) {
-    let cost = |of: &Candidate<'_>| {
-        costs[candidates
-            .iter()
-            .position(|candidate| candidate.name == of.name)
-            .unwrap()]
-    };
-    for (share, expected) in selected(candidates, cost).iter().zip(expected) {
-        // Three standard deviations and a bit.
-        assert!(
-            (share - expected).abs() < 0.012,
-            "{share} is not {expected}"
-        );
-    }
-}
-
-#[test]
-fn selection_is_by_health_load_and_proximity() {
-    let (a, b) = (Candidate::new("a", 100), Candidate::new("b", 100));
-    check_selected(&[a, b], &[0.0, 0.0], &[0.5, 0.5]);
-    check_selected(
-        &[a, Candidate { weight: 300, ..b }],
-        &[0.0, 0.0],
-        &[0.25, 0.75],
-    );
-    check_selected(
-        &[a, Candidate { score: 0.5, ..b }],
-        &[0.0, 0.0],
-        &[0.667, 0.333],
-    );
-    check_selected(
-        &[a, Candidate { load: 0.5, ..b }],
-        &[0.0, 0.0],
-        &[0.667, 0.333],
-    );
-    check_selected(
-        &[a, Candidate { load: 9.0, ..b }],
-        &[0.0, 0.0],
-        &[0.952, 0.048],
-    );
-    check_selected(&[a, b], &[0.0, 1.0], &[0.667, 0.333]);
-    check_selected(&[a, b], &[0.0, f64::INFINITY], &[1.0, 0.0]);
-    check_selected(
-        &[
-            a,
-            Candidate {
-                state: State::Dead,
-                ..b
-            },
-        ],
-        &[50.0, 0.0],
-        &[1.0, 0.0],
-    );
-}
-
-#[test]
-fn a_change_moves_flows_only_to_or_from_the_changed() {
-    let names = names(5);
-    let mut candidates: Vec<_> = names.iter().map(|name| Candidate::new(name, 100)).collect();
-    let before: Vec<_> = (0..5000)
-        .map(|f| select_instance(&candidates, f, |_| 0.0))
-        .collect();
-    candidates[2].load = 0.7;
-    for (flow, before) in before.into_iter().enumerate() {
-        let after = select_instance(&candidates, flow as u64, |_| 0.0);
-        assert!(after == before || before.unwrap().position == 2);
     }
 }

@@ -1,87 +1,163 @@
-//! `select_instance`: the instance for one flow, by health, load and proximity.
+//! `select_instance`: the instance that a new flow gets, by health, load and proximity to its source.
 //!
-//! The dataplane steers by table, which knows weights but neither load nor source. This answers
-//! for one flow by all that is known, and is what the table is to approximate.
+//! What is decided is decided for all flows of a place at once, as a table ([`super::proximity`]); the dataplane finds the
+//! table by the source's longest prefix and the bucket by the flow's hash. This answers for one flow from the very same
+//! tables, with what they are made of.
 
-use super::{
-    candidate::Candidate,
-    preference::{hash, mix},
-    weights::{Bands, Rule, weights},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
 };
 
-/// The least part of its weight that a loaded instance keeps: load is seen late, and an instance
-/// shut out altogether would come back to a flood.
-const HEADROOM_MIN: f64 = 0.05;
+use ipnet::IpNet;
+use mirror_common::{limits::STEERING_BUCKETS, steering};
 
-/// An answer of [`select_instance`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Selection {
-    /// Position among the candidates.
-    pub position: usize,
-    /// Who was to choose from.
-    pub rule: Rule,
+use super::{NONE, State, source::Sources, weights::Rule};
+
+/// Everything that a VNI's new flows are spread by, as it is in force.
+#[derive(Clone, Debug, Default)]
+pub struct Choice {
+    /// Where clients are.
+    pub sources: Arc<Sources>,
+    /// The zones' names.
+    pub zones: Arc<Vec<String>>,
+    /// The VNI's instances.
+    pub candidates: Vec<Known>,
+    /// Who may serve at all.
+    pub rule: Option<Rule>,
+    /// The table for clients without one of their own.
+    pub common: Table,
+    /// Tables of zones' clients, by the zone's place.
+    pub by_zone: BTreeMap<usize, Table>,
+    /// Zones that would have one if there were more.
+    pub refused: BTreeSet<usize>,
+    /// The replica sets, by positions among the candidates, the primary first.
+    pub sets: BTreeMap<u32, Vec<u32>>,
 }
 
-/// The instance for the flow with hash `flow`, or none when there is no candidate.
-///
-/// The chance of an instance is in proportion to weight × score × headroom × 2^−cost. `cost`
-/// says how far an instance is from the flow's source, 0 the nearest; each whole 1 halves its
-/// chance, and infinity rules it out as long as there is another. Who may be chosen at all is
-/// the [`Rule`] of [`weights`].
-///
-/// The choice is by weighted rendezvous hashing (Schindelhauer and Schomaker, *Weighted
-/// distributed hash tables*, SPAA 2005): the highest of −share / ln(u), u a uniform hash of flow
-/// and instance. The same flow gets the same answer, and a change of one instance's share moves
-/// flows only to it or from it.
-#[must_use]
-pub fn select_instance(
-    candidates: &[Candidate<'_>],
-    flow: u64,
-    cost: impl Fn(&Candidate<'_>) -> f64,
-) -> Option<Selection> {
-    let weights = weights(candidates, None, Bands::default());
-    let eligible = || {
-        candidates
-            .iter()
-            .zip(&weights.entries)
-            .enumerate()
-            .filter(|(_, (_, e))| e.weight > 0)
-    };
-    let draw = |name: &str, share: f64| {
-        // 53 bits, in the open interval (0, 1).
-        let uniform = ((mix(flow ^ hash(name)) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        -share / uniform.ln()
-    };
-    let best = |share: &dyn Fn(&Candidate<'_>, f64) -> f64| {
-        eligible()
-            .map(|(position, (candidate, entry))| {
-                let share = share(candidate, f64::from(entry.weight));
-                (draw(candidate.name, share), position)
-            })
-            .filter(|(drawn, _)| *drawn > 0.0)
-            .max_by(|a, b| {
-                a.0.total_cmp(&b.0)
-                    .then(candidates[b.1].name.cmp(candidates[a.1].name))
-            })
-    };
-    best(&|candidate, weight| weight * headroom(candidate.load) * nearness(cost(candidate)))
-        .or_else(|| best(&|_, weight| weight))
-        .map(|(_, position)| Selection {
-            position,
-            rule: weights.rule,
-        })
+/// What is known of an instance wherever a flow comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Known {
+    /// Its name.
+    pub name: String,
+    /// What it may be used for.
+    pub state: State,
+    /// Its score in force.
+    pub score: f64,
+    /// Its effective weight.
+    pub weight: u32,
+    /// Where it is.
+    pub zone: Option<String>,
+    /// What it had in flight when that was decided.
+    pub in_flight: u64,
+    /// How many times its part that was.
+    pub load: f64,
+    /// Whether that was too much.
+    pub hot: bool,
 }
 
-/// Free part of the capacity; all of it where the load is unknown.
-fn headroom(load: f64) -> f64 {
-    if load.is_nan() {
-        1.0
-    } else {
-        (1.0 - load).clamp(HEADROOM_MIN, 1.0)
+/// A steering table.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    /// For each bucket the number of its replica set.
+    pub buckets: Arc<[u32]>,
+    /// Each candidate's part of the buckets.
+    pub shares: Vec<f64>,
+    /// How far away each candidate is from there.
+    pub distances: Vec<Distance>,
+}
+
+/// How far away an instance is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Distance {
+    /// By the configuration, ms.
+    pub configured_ms: Option<f64>,
+    /// By the handshakes of flows, ms.
+    pub learned_ms: Option<f64>,
+    /// How many of those.
+    pub samples: u64,
+}
+
+impl Distance {
+    /// What counts: the operator's word, else what was learned.
+    #[must_use]
+    pub fn in_force_ms(&self) -> Option<f64> {
+        self.configured_ms.or(self.learned_ms)
     }
 }
 
-/// 2^−cost; unknown and negative costs are 0.
-fn nearness(cost: f64) -> f64 {
-    (-cost.max(0.0)).exp2()
+/// Why a source's flows are spread by the table that is common to all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Common {
+    /// The source is in no zone.
+    NoZone,
+    /// Its zone's table would be the same.
+    Same,
+    /// There are no more tables.
+    Full,
+}
+
+/// An answer of [`select_instance`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Selection<'a> {
+    /// The zone of the source, by its place, and the prefix that says so.
+    pub zone: Option<(usize, IpNet)>,
+    /// None: the zone has a table of its own.
+    pub common: Option<Common>,
+    /// Each candidate's part of such flows.
+    pub shares: &'a [f64],
+    /// How far away each candidate is.
+    pub distances: &'a [Distance],
+    /// Each set's part of such flows.
+    pub sets: BTreeMap<u32, f64>,
+    /// Of the flow that was asked for.
+    pub flow: Option<Hit>,
+}
+
+/// Where one flow goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// Its bucket of the table.
+    pub bucket: u32,
+    /// The replica set of that.
+    pub set: u32,
+}
+
+/// Where a new flow from `source` goes; to which instance exactly, where its hash is known as well. None: there is no table.
+#[must_use]
+pub fn select_instance(
+    choice: &Choice,
+    flow: Option<u32>,
+    source: IpAddr,
+) -> Option<Selection<'_>> {
+    let zone = choice.sources.zone_of(source);
+    let own = zone.and_then(|(place, _)| choice.by_zone.get(&place));
+    let common = match (zone, own) {
+        (_, Some(_)) => None,
+        (None, None) => Some(Common::NoZone),
+        (Some((place, _)), None) if choice.refused.contains(&place) => Some(Common::Full),
+        (Some(_), None) => Some(Common::Same),
+    };
+    let table = own.unwrap_or(&choice.common);
+    if table.buckets.is_empty() {
+        return None;
+    }
+    let mut sets = BTreeMap::new();
+    for set in table.buckets.iter().filter(|set| **set != NONE) {
+        *sets.entry(*set).or_insert(0.0) += 1.0 / table.buckets.len() as f64;
+    }
+    let hit = |hash: u32| {
+        let bucket = steering::bucket(hash, STEERING_BUCKETS);
+        let set = *table.buckets.get(bucket as usize)?;
+        (set != NONE).then_some(Hit { bucket, set })
+    };
+    Some(Selection {
+        zone,
+        common,
+        shares: &table.shares,
+        distances: &table.distances,
+        sets,
+        flow: flow.and_then(hit),
+    })
 }

@@ -67,7 +67,7 @@ const WRONG: &[(&str, i32, &str)] = &[
      "error: invalid value 'yesterday' for '--since <SEQ>': must be a whole number, 0 or more"),
     ("events --kind birthday", 2,
      "error: invalid value 'birthday' for '--kind <KIND>'\n\
-      [possible values: flow-opened, flow-warm, flow-cold, takeover, flow-closed, partial-checksum, instance-state, interface, configuration, order, prediction]"),
+      [possible values: flow-opened, flow-warm, flow-cold, takeover, flow-closed, partial-checksum, instance-state, interface, configuration, order, prediction, zone]"),
     ("events --follow --limit 3", 2,
      "error: the argument '--follow' cannot be used with '--limit <N>'"),
     ("events --limit", 2,
@@ -97,6 +97,18 @@ const WRONG: &[(&str, i32, &str)] = &[
      "error: a value is required for '--socket <PATH>' but none was supplied"),
     ("vni --json=yes", 2,
      "error: unexpected value 'yes' for '--json' found; no more were expected"),
+    ("select web", 2,
+     "error: the following required arguments were not provided:\n\
+      --source <ADDRESS>"),
+    ("select web --source here", 2,
+     "error: invalid value 'here' for '--source <ADDRESS>': invalid IP address syntax"),
+    ("select web --source 10.0.0.1 --source-port 5", 2,
+     "error: the following required arguments were not provided:\n\
+      --port <PORT>"),
+    ("select web --source 10.0.0.1 --protocol sctp", 2,
+     "error: invalid value 'sctp' for '--protocol <PROTOCOL>'\n\
+      [possible values: tcp, udp]\n\
+      tip: a similar value exists: 'tcp'"),
     ("mirrors x", 2,
      "error: unexpected argument 'x' found"),
     ("metrics x", 2,

@@ -312,7 +312,8 @@ fn set_ip_length(
     Some(())
 }
 
-/// Rewrites acknowledgement number, window and timestamp echo of a client's segment in place.
+/// Rewrites acknowledgement number, window and timestamp echo of a client's segment in place. Those of the replica whose
+/// numbers the client sees are right already, and the segment is left as it is.
 #[inline(always)]
 pub(crate) fn acknowledgement(
     ctx: &XdpContext,
@@ -321,13 +322,15 @@ pub(crate) fn acknowledgement(
     copy: &Copy,
 ) -> Option<()> {
     let mut delta = Delta::new();
+    let mut differs = 0;
     if timestamps != 0 {
         let position = usize::from(timestamps & 63);
         let values = at(ctx, offset + position, 8)?;
         // SAFETY: 8 bytes are there.
         unsafe {
-            let ts_ecr = copy.ts_ecr.to_be();
-            delta.double_at(position & 1 == 1, values.load32::<4>(), ts_ecr);
+            let (old, ts_ecr) = (values.load32::<4>(), copy.ts_ecr.to_be());
+            differs = old ^ ts_ecr;
+            delta.double_at(position & 1 == 1, old, ts_ecr);
             values.store32::<4>(ts_ecr);
         }
     }
@@ -335,9 +338,13 @@ pub(crate) fn acknowledgement(
     // SAFETY: 20 bytes are there.
     unsafe {
         let (ack, window) = (copy.ack.to_be(), copy.window.to_be());
-        delta.double(header.load32::<8>(), ack);
+        let (old_ack, old_window) = (header.load32::<8>(), header.load16::<14>());
+        if differs | (old_ack ^ ack) | u32::from(old_window ^ window) == 0 {
+            return Some(());
+        }
+        delta.double(old_ack, ack);
         header.store32::<8>(ack);
-        delta.word(header.load16::<14>(), window);
+        delta.word(old_window, window);
         header.store16::<14>(window);
         header.store16::<16>(delta.apply(header.load16::<16>()));
     }

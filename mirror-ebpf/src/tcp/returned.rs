@@ -29,7 +29,7 @@ use crate::{
     },
     park,
     report::{self, Now},
-    steer,
+    steer, trace,
 };
 
 /// Takes in an instance's segment.
@@ -65,6 +65,7 @@ pub(crate) fn receive(
         key: &key,
         now,
     };
+    trace::arrived(ctx, &key, instance);
     report::heard(instance, now);
     let segment = &packet.header.segment;
     if segment.is(bit::SYN | bit::RST) {
@@ -137,7 +138,7 @@ fn plain_from_replica(packet: &Packet<'_>, flow: *mut Flow, instance: u16) -> Ac
 /// steers to may answer; the routing table of the host says where the client is.
 #[inline(always)]
 fn return_without_flow(packet: &Packet<'_>, instance: u16) -> Action {
-    match steer::choose(packet.key.vni, steering::hash(packet.key)) {
+    match steer::choose(packet.key, packet.vni.flags) {
         Some((_, replicas)) if replicas.instances[0] == instance => {
             report::pass(Reason::ReturnWithoutFlow)
         }

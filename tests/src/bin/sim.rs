@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use serde::Serialize;
+use testbed::exit;
 use testbed::sim::mutation::Mutation;
 use testbed::sim::run::{self, Totals};
 
@@ -47,14 +48,7 @@ struct Cli {
 const TOLD_MAX: usize = 20;
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::code("error", run(&Cli::parse()))
 }
 
 /// Returns whether all is as it should be.

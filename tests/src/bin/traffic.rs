@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use testbed::clock::monotonic_ns;
 use testbed::traffic::client::{self, Command, Options};
 use testbed::traffic::report::{Report, Summary};
@@ -25,6 +27,10 @@ Examples:
   traffic client 10.77.0.100:7000 --udp --duration 5"
 )]
 struct Cli {
+    /// Run on this processor only: what all programs and queues of a network wait for is then in one order, and none of
+    /// them overflows because another processor goes ahead.
+    #[arg(long, global = true, value_name = "N")]
+    processor: Option<usize>,
     #[command(subcommand)]
     role: Role,
 }
@@ -66,6 +72,9 @@ struct ClientArgs {
     /// Mean pause between a response and the next request.
     #[arg(long, value_name = "MS", default_value_t = 100)]
     think: u64,
+    /// With --udp: send at once whenever fewer than N of a socket's are unanswered, as fast as they are carried.
+    #[arg(long, value_name = "N", requires = "udp", conflicts_with = "think")]
+    ahead: Option<u32>,
     /// Bytes per second that each download reads; 0 is as fast as it comes.
     #[arg(long, value_name = "BYTES", default_value_t = 200_000)]
     download_rate: u32,
@@ -91,6 +100,7 @@ impl ClientArgs {
             duration: self.duration.map(seconds).transpose()?,
             finish: seconds(self.finish)?,
             think: Duration::from_millis(self.think),
+            ahead: self.ahead,
             download_bytes_s: self.download_rate,
             upload_bytes_s: self.upload_rate,
             receive_buffer: self.receive_buffer,
@@ -102,6 +112,9 @@ impl ClientArgs {
 fn main() -> Result<ExitCode> {
     let cli = Cli::parse();
     testbed::process::raise_descriptor_limit()?;
+    if let Some(processor) = cli.processor {
+        stay_on(processor)?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -124,6 +137,12 @@ fn main() -> Result<ExitCode> {
             })
         }
     }
+}
+
+fn stay_on(processor: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(processor).context("no such processor")?;
+    sched_setaffinity(Pid::from_raw(0), &set).context("cannot stay on one processor")
 }
 
 fn is_clean(summary: &Summary) -> bool {

@@ -2,6 +2,7 @@
 //! routes and neighbours over rtnetlink, offloads by ioctl, sysctls by file.
 
 mod address;
+pub mod delay;
 pub mod ethtool;
 mod link;
 pub mod sysctl;

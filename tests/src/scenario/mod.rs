@@ -171,10 +171,10 @@ impl Watch for Unwatched {
 
 /// Runs a scenario.
 pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome> {
-    let mut stage = Stage::new(watch);
     if plan.fault == Fault::Predicted {
-        return predicted::run(plan, stage);
+        return predicted::run(plan, watch);
     }
+    let mut stage = Stage::new(watch);
     stage.enter("making the network");
     let topology = Topology::create(INSTANCES)?;
     stage.enter("starting servers");
@@ -215,7 +215,7 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome> {
     let ended = client.finish()?.connections;
     let evidence = Evidence {
         fault_ns,
-        killed_ns: None,
+        death: None,
         victim,
         before,
         after,
@@ -326,6 +326,8 @@ pub fn most_active(flows: &[Flow]) -> Result<String> {
 struct Stage<'a> {
     watch: &'a mut dyn Watch,
     snapshot: Snapshot,
+    /// Before each phase's words.
+    prefix: &'static str,
 }
 
 impl<'a> Stage<'a> {
@@ -336,11 +338,15 @@ impl<'a> Stage<'a> {
             progress: Progress::default(),
             takeovers: 0,
         };
-        Self { watch, snapshot }
+        Self {
+            watch,
+            snapshot,
+            prefix: "",
+        }
     }
 
     fn enter(&mut self, phase: &str) {
-        self.snapshot.phase = phase.into();
+        self.snapshot.phase = format!("{}{phase}", self.prefix);
         self.watch.see(&self.snapshot);
     }
 

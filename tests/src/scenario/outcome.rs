@@ -1,5 +1,7 @@
 //! The verdict on a scenario, from what was seen; no I/O.
 
+mod foresight;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -10,14 +12,17 @@ use crate::agent::{Event, Flow};
 use crate::clock::ms;
 use crate::traffic::Profile;
 use crate::traffic::report::{Connection, Percentiles};
+use foresight::{foresight, lead_ms, unforeseen};
+
+pub use foresight::{Death, Foresight, STALLED_MS, Step};
 
 /// What was seen.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     /// When the fault happened, or began.
     pub fault_ns: u64,
-    /// When it killed the victim, if it took its time.
-    pub killed_ns: Option<u64>,
+    /// A death that took its time, if it did.
+    pub death: Option<Death>,
     /// The instance that it happened to.
     pub victim: String,
     /// The flows just before it.
@@ -53,6 +58,12 @@ pub struct Outcome {
     /// From the evacuation to the death that it was for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lead_ms: Option<f64>,
+    /// What it was good for that the death was seen coming.
+    #[serde(flatten)]
+    pub foresight: Option<Foresight>,
+    /// The same fault where nobody predicts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub without_prediction: Option<Box<Outcome>>,
     /// Their longest waits in the time before the fault.
     #[serde(skip)]
     pub baseline_ms: Percentiles,
@@ -88,6 +99,11 @@ impl Outcome {
             stall_ms: Percentiles::of(ended().map(|connection| connection.stall_ms)),
             detection_ms: detection_ms(evidence),
             lead_ms: lead_ms(evidence),
+            foresight: evidence
+                .death
+                .as_ref()
+                .map(|death| foresight(evidence, death)),
+            without_prediction: None,
             baseline_ms: Percentiles::of(ended().map(|connection| connection.baseline_ms)),
             by_use: Profile::ALL
                 .map(|profile| {
@@ -121,6 +137,20 @@ impl Outcome {
     #[must_use]
     pub fn misses(&self) -> &[String] {
         &self.misses
+    }
+
+    /// Adds the same fault where nobody predicted it. That it was survived, too, is not what prediction is for, but what it
+    /// is measured against.
+    #[must_use]
+    pub fn against(mut self, unpredicted: Self) -> Self {
+        let misses = unpredicted.misses.iter();
+        let misses = misses.map(|miss| format!("without prediction: {miss}"));
+        self.misses.extend(misses);
+        let notes = unpredicted.notes.iter();
+        self.notes
+            .extend(notes.map(|note| format!("without prediction: {note}")));
+        self.without_prediction = Some(Box::new(unpredicted));
+        self
     }
 
     fn bounds_missed(&self, plan: &Plan) -> Vec<String> {
@@ -218,36 +248,6 @@ fn detection_ms(evidence: &Evidence) -> Option<f64> {
     Some((ms(first - evidence.fault_ns) * 1e3).round() / 1e3)
 }
 
-/// What of a death that was to be seen coming was not.
-fn unforeseen(evidence: &Evidence) -> Vec<String> {
-    let Some(killed_ns) = evidence.killed_ns else {
-        return Vec::new();
-    };
-    let mut misses = Vec::new();
-    if lead_ms(evidence).is_none() {
-        misses.push("it was not evacuated before it died".to_owned());
-    }
-    let is_late = |event: &&Event| event.time_ns >= killed_ns;
-    let late: Vec<_> = evidence.events.iter().filter(is_late).cloned().collect();
-    let late = taken_over(&late, Some(&evidence.victim));
-    let hit = late.intersection(&victims(evidence)).count();
-    if hit > 0 {
-        misses.push(format!("its death hit {hit} connections"));
-    }
-    misses
-}
-
-fn lead_ms(evidence: &Evidence) -> Option<f64> {
-    let is_evacuation = |event: &&Event| {
-        event.kind == "instance-state"
-            && event.instance.as_deref() == Some(&evidence.victim)
-            && event.to.as_deref() == Some("evacuating")
-    };
-    let first = evidence.events.iter().find(is_evacuation)?;
-    let lead_ns = evidence.killed_ns?.checked_sub(first.time_ns)?;
-    Some((ms(lead_ns) * 1e3).round() / 1e3)
-}
-
 fn port(client: &str) -> Option<u16> {
     client
         .parse::<SocketAddr>()
@@ -265,163 +265,4 @@ fn counted<'a>(errors: impl Iterator<Item = &'a str>) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan() -> Plan {
-        Plan::new(Fault::Killed, 2)
-    }
-
-    fn flow(client: &str, active: &str, takeovers: u64) -> Flow {
-        Flow {
-            client: client.into(),
-            vni: "web".into(),
-            protocol: "tcp".into(),
-            state: "established".into(),
-            active: active.into(),
-            replicas: Vec::new(),
-            takeovers,
-        }
-    }
-
-    fn event(time_ns: u64, kind: &str, client: Option<&str>) -> Event {
-        Event {
-            seq: time_ns,
-            time_ns,
-            kind: kind.into(),
-            client: client.map(Into::into),
-            address: None,
-            instance: client.is_none().then(|| "a".into()),
-            from: Some("a".into()),
-            to: Some("b".into()),
-            cause: None,
-            by: None,
-        }
-    }
-
-    fn connection(local_port: u16, stall_ms: f64) -> Connection {
-        Connection {
-            local_port,
-            profile: Profile::Request,
-            resets: 0,
-            bytes_lost: 0,
-            bytes_altered: 0,
-            duplicates: 0,
-            bytes_received: 1,
-            bytes_sent: 1,
-            stall_ms,
-            baseline_ms: 1.0,
-            error: None,
-        }
-    }
-
-    /// One connection taken over by event, one (IPv6) by count, one of another instance.
-    fn evidence() -> Evidence {
-        let (one, two, three) = ("10.77.0.2:40001", "[fd77::2]:40002", "10.77.0.2:40003");
-        Evidence {
-            fault_ns: 1_000_000,
-            killed_ns: None,
-            victim: "a".into(),
-            before: vec![flow(one, "a", 0), flow(two, "a", 3), flow(three, "b", 0)],
-            after: vec![flow(two, "c", 4), flow(three, "b", 0)],
-            events: vec![
-                event(500_000, "instance-state", None),
-                event(3_500_000, "takeover", Some(one)),
-                event(3_000_000, "instance-state", None),
-            ],
-            ended: vec![
-                connection(40001, 20.0),
-                connection(40002, 30.0),
-                connection(40003, 900.0),
-            ],
-        }
-    }
-
-    #[track_caller]
-    fn check(change: impl FnOnce(&mut Evidence), misses: &[&str]) {
-        let mut evidence = evidence();
-        change(&mut evidence);
-        assert_eq!(
-            Outcome::judge(&plan(), &evidence, Vec::new()).misses(),
-            misses
-        );
-    }
-
-    #[test]
-    fn a_clean_takeover_is_counted() {
-        let outcome = Outcome::judge(&plan(), &evidence(), Vec::new());
-        assert_eq!((outcome.connections, outcome.taken_over), (2, 2));
-        assert_eq!(
-            outcome.stall_ms,
-            Percentiles {
-                p50: 20.0,
-                p99: 30.0,
-                max: 30.0
-            }
-        );
-        assert_eq!(outcome.detection_ms, Some(2.0));
-        assert!(outcome.misses().is_empty(), "{:?}", outcome.misses());
-    }
-
-    #[test]
-    fn each_missed_bound_is_said() {
-        check(|e| e.ended[2].resets = 1, &["1 resets"]);
-        check(|e| e.ended[0].bytes_lost = 7, &["7 bytes lost"]);
-        check(|e| e.ended[0].bytes_altered = 7, &["7 bytes altered"]);
-        check(|e| e.after.clear(), &["1 connections were not taken over"]);
-        check(
-            |e| e.ended[0].stall_ms = 300.5,
-            &["stall p99 300.5 ms, at most 300 ms allowed"],
-        );
-        check(
-            |e| e.events.truncate(1),
-            &[
-                "1 connections were not taken over",
-                "no event of the agent shows the fault",
-            ],
-        );
-        check(
-            |e| e.ended[0].error = Some("gone".into()),
-            &["1 connections: gone"],
-        );
-        check(
-            |e| drop(e.ended.remove(0)),
-            &["1 of the connections were measured"],
-        );
-    }
-
-    #[test]
-    fn a_death_is_to_be_seen_coming() {
-        let evacuated = |e: &mut Evidence| {
-            e.killed_ns = Some(5_000_000);
-            e.events[2].to = Some("evacuating".into());
-        };
-        check(evacuated, &[]);
-        let mut foreseen = evidence();
-        evacuated(&mut foreseen);
-        let outcome = Outcome::judge(&plan(), &foreseen, Vec::new());
-        assert_eq!(outcome.lead_ms, Some(2.0));
-        check(
-            |e| e.killed_ns = Some(5_000_000),
-            &["it was not evacuated before it died"],
-        );
-        check(
-            |e| {
-                evacuated(e);
-                e.killed_ns = Some(3_200_000);
-            },
-            &["its death hit 1 connections"],
-        );
-    }
-
-    #[test]
-    fn the_json_is_as_documented() {
-        let json = serde_json::to_value(Outcome::judge(&plan(), &evidence(), Vec::new())).unwrap();
-        let expected = serde_json::json!({
-            "name": "killed", "connections": 2, "taken_over": 2, "resets": 0, "bytes_lost": 0,
-            "bytes_altered": 0, "stall_ms": {"p50": 20.0, "p99": 30.0, "max": 30.0},
-            "detection_ms": 2.0,
-        });
-        assert_eq!(json, expected);
-    }
-}
+mod tests;

@@ -1,16 +1,16 @@
 //! A fault that is seen coming: an instance's server leaks, the agent moves its connections away, and when the kernel
-//! kills it for want of memory it serves nobody.
+//! kills it for want of memory it serves nobody. Beside it the same fault where nobody predicts.
 
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::outcome::{Evidence, Outcome};
-use super::{INSTANCES, Plan, QUIET, Stage, connect, most_active, stolen};
+use super::outcome::{Death, Evidence, Outcome, Step};
+use super::{INSTANCES, Plan, QUIET, Stage, Watch, connect, most_active, stolen};
 use crate::agent::Agent;
 use crate::cgroup::MemoryGroup;
-use crate::clock::{monotonic_ns, stolen_ms};
+use crate::clock::{monotonic_ns, ms, stolen_ms, wait_until};
 use crate::process::Process;
 use crate::topology::Topology;
 use crate::topology::config::Config;
@@ -23,6 +23,8 @@ pub const LEAK_BYTES_S: u64 = 10 << 20;
 /// How often instances are judged: four times as often as usual, so that what is usual is known after eight seconds and
 /// not after thirty.
 pub const INTERVAL_MS: u64 = 250;
+/// From one row of a timeline to the next.
+const STEP_S: f64 = 0.5;
 /// Longer than that takes.
 const KNOWN_LIMIT: Duration = Duration::from_secs(30);
 /// Longer than all of the memory lasts.
@@ -73,21 +75,42 @@ impl Contained {
     }
 }
 
-pub(super) fn run(plan: &Plan, mut stage: Stage<'_>) -> Result<Outcome> {
+/// The same fault twice: with somebody who sees it coming, and without.
+pub(super) fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome> {
+    let predicted = once(plan, Stage::new(watch), true)?;
+    let mut stage = Stage::new(watch);
+    stage.prefix = "without prediction: ";
+    let unpredicted = once(plan, stage, false)?;
+    Ok(predicted.against(unpredicted))
+}
+
+fn once(plan: &Plan, mut stage: Stage<'_>, predicts: bool) -> Result<Outcome> {
     stage.enter("making the network");
     let topology = Topology::create(INSTANCES)?;
     stage.enter("starting servers");
     let mut servers = Contained::start(&topology)?;
     stage.enter("starting the agent");
-    let config = servers.config(&topology);
+    let config = match predicts {
+        true => servers.config(&topology),
+        false => topology.config(),
+    };
     let config = config.with_mode(&plan.mode).with_mirrors(plan.mirrors);
     let mut agent = Agent::start(&topology, &config)?;
     let (mut client, mut notes) = connect(plan, &mut stage, &topology, &agent)?;
-    stage.enter("learning what is usual");
-    agent.wait_foreseen(KNOWN_LIMIT)?;
+    if predicts {
+        stage.enter("learning what is usual");
+        agent.wait_foreseen(KNOWN_LIMIT)?;
+    }
     stage.enter("traffic before the fault");
     stage.pass(plan.before, &agent, &mut client, 0)?;
 
+    wait_until("the agent to have counted flows", KNOWN_LIMIT, || {
+        let instances = agent.instances()?;
+        Ok(instances
+            .iter()
+            .all(|instance| instance.flows > 0)
+            .then_some(()))
+    })?;
     let since = agent.last_event()?;
     let before = agent.flows()?;
     let victim = most_active(&before)?;
@@ -103,7 +126,12 @@ pub(super) fn run(plan: &Plan, mut stage: Stage<'_>) -> Result<Outcome> {
         plan.fault,
         plan.fault.says()
     ));
-    let killed_ns = await_end(&end, &mut stage, &agent, &mut client, since)?;
+    let mut course = Course {
+        fault_ns,
+        place,
+        steps: Vec::new(),
+    };
+    let killed_ns = await_end(&end, &mut stage, &agent, &mut client, since, &mut course)?;
     ensure!(
         servers.is_killed(place)?,
         "the server of {victim} ended by itself"
@@ -111,6 +139,7 @@ pub(super) fn run(plan: &Plan, mut stage: Stage<'_>) -> Result<Outcome> {
     stage.enter(&format!("{victim} was killed by the kernel"));
     stage.hold(QUIET, &mut client)?;
     stage.pass(plan.after.saturating_sub(QUIET), &agent, &mut client, since)?;
+    course.note(&stage);
 
     let passed = Duration::from_nanos(monotonic_ns() - fault_ns);
     notes.extend(stolen(stolen_ms, passed));
@@ -120,7 +149,11 @@ pub(super) fn run(plan: &Plan, mut stage: Stage<'_>) -> Result<Outcome> {
     let ended = client.finish()?.connections;
     let evidence = Evidence {
         fault_ns,
-        killed_ns: Some(killed_ns),
+        death: Some(Death {
+            killed_ns,
+            predicted: predicts,
+            course: course.steps,
+        }),
         victim,
         before,
         after,
@@ -130,6 +163,38 @@ pub(super) fn run(plan: &Plan, mut stage: Stage<'_>) -> Result<Outcome> {
     Ok(Outcome::judge(plan, &evidence, notes))
 }
 
+/// The victim over time.
+struct Course {
+    fault_ns: u64,
+    place: usize,
+    steps: Vec<Step>,
+}
+
+impl Course {
+    /// Takes down what the stage shows, at most so often as anybody could read.
+    fn note(&mut self, stage: &Stage<'_>) {
+        let at_s = (ms(monotonic_ns() - self.fault_ns)).round() / 1e3;
+        let Some(instance) = stage.snapshot.instances.get(self.place) else {
+            return;
+        };
+        if self
+            .steps
+            .last()
+            .is_some_and(|last| at_s - last.at_s < STEP_S)
+        {
+            return;
+        }
+        self.steps.push(Step {
+            at_s,
+            risk: instance
+                .predicted_score
+                .map(|score| ((1.0 - score) * 1e3).round() / 1e3),
+            flows: instance.flows,
+            state: instance.state.clone(),
+        });
+    }
+}
+
 /// Shows traffic until the server is dead; when that was.
 fn await_end(
     end: &Receiver<u64>,
@@ -137,6 +202,7 @@ fn await_end(
     agent: &Agent<'_>,
     client: &mut Client,
     since: u64,
+    course: &mut Course,
 ) -> Result<u64> {
     let deadline = Instant::now() + DEATH_LIMIT;
     loop {
@@ -146,5 +212,6 @@ fn await_end(
             Err(_) => bail!("the server that leaks lives on"),
         }
         stage.pass(Duration::from_millis(1), agent, client, since)?;
+        course.note(stage);
     }
 }

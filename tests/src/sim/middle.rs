@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use mirror_common::{
-    ethernet::Addresses,
     flow::{Flow, TcpFlow, state},
     instance::{self, Instance},
     limits::REPLICAS,
@@ -214,22 +213,11 @@ impl Middle {
         let now_s = (now / (1_000 * MS)) as u32;
         let mut flow = TcpFlow {
             flow: Flow {
-                packets: 0,
                 opened_s: now_s,
                 seen_s: now_s,
-                set: 0,
-                timed_at: 0,
-                ifindex: 0,
                 instances,
-                addresses: Addresses::default(),
                 replicas: set.len() as u8,
-                active: 0,
-                state: state::HANDSHAKE,
-                takeovers: 0,
-                cold: 0,
-                marks: 0,
-                handshake: 0,
-                timed_end: 0,
+                ..Flow::default()
             },
             sync: Default::default(),
         };

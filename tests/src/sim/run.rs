@@ -1,12 +1,8 @@
 //! Many seeds, on all processors.
 
 use std::{
-    ops::Range,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
+    ops::{ControlFlow, Range},
+    sync::Mutex,
     time::Instant,
 };
 
@@ -14,6 +10,7 @@ use super::{
     mutation::Mutation,
     world::{Counts, Outcome, World},
 };
+use crate::seeds;
 
 /// What the seeds showed.
 #[derive(Debug, Default)]
@@ -41,19 +38,14 @@ pub fn one(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome {
 }
 
 /// Runs seeds until `stop_after` of them have broken a rule.
-pub fn many(seeds: Range<u64>, mutation: Option<Mutation>, stop_after: usize) -> Totals {
+pub fn many(all: Range<u64>, mutation: Option<Mutation>, stop_after: usize) -> Totals {
     let began = Instant::now();
-    let next = AtomicU64::new(seeds.start);
     let totals = Mutex::new(Totals::default());
-    let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
-                return;
-            }
+    seeds::share_out(all, 1, |some| {
+        for seed in some {
             let outcome = one(seed, mutation, false);
             let Ok(mut totals) = totals.lock() else {
-                return;
+                return ControlFlow::Break(());
             };
             totals.seeds += 1;
             totals.counts.add(&outcome.counts);
@@ -61,14 +53,10 @@ pub fn many(seeds: Range<u64>, mutation: Option<Mutation>, stop_after: usize) ->
                 totals.violations.push((seed, why));
             }
             if totals.violations.len() >= stop_after {
-                next.store(seeds.end, Ordering::Relaxed);
+                return ControlFlow::Break(());
             }
         }
-    };
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(work);
-        }
+        ControlFlow::Continue(())
     });
     let mut totals = totals.into_inner().unwrap_or_default();
     totals.violations.sort();

@@ -2,6 +2,7 @@
 //! are the testbed's own, so that a change of the file's format that would
 //! break users' files breaks a test.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,8 +22,14 @@ pub struct Config {
     /// `[health]`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthConfig>,
+    /// `[steering]`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steering: Option<SteeringConfig>,
     /// `[[interface]]`
     pub interface: Vec<InterfaceConfig>,
+    /// `[[zone]]`
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub zone: Vec<ZoneConfig>,
     /// `[[instance]]`
     pub instance: Vec<InstanceConfig>,
     /// `[[vni]]`
@@ -42,6 +49,22 @@ pub struct AgentConfig {
     /// Where the page is served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub page: Option<String>,
+    /// Where the API is served to other hosts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<ListenConfig>,
+}
+
+/// `[agent.listen]`
+#[derive(Clone, Debug, Serialize)]
+pub struct ListenConfig {
+    /// The address.
+    pub address: String,
+    /// PEM.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+    /// What callers show.
+    pub token: PathBuf,
 }
 
 /// How death is told.
@@ -59,12 +82,44 @@ pub struct HealthConfig {
     /// The model's file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// The challenger's file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub challenger: Option<String>,
     /// How often instances are judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval_ms: Option<u64>,
     /// `nothing`, `new-flows` or `all-flows`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apply: Option<String>,
+    /// Where what is judged is recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record: Option<PathBuf>,
+}
+
+/// How new flows are spread.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SteeringConfig {
+    /// Whether distances are learned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learn: Option<bool>,
+    /// So much further away is half of the flows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub halving_ms: Option<f64>,
+    /// So many times its part is too much.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hot_ratio: Option<f64>,
+}
+
+/// A place.
+#[derive(Clone, Debug, Serialize)]
+pub struct ZoneConfig {
+    /// Its name.
+    pub name: String,
+    /// The clients that are there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prefixes: Vec<String>,
+    /// What it costs to be served from others.
+    pub costs: BTreeMap<String, f64>,
 }
 
 /// The XDP mode of an interface.
@@ -87,6 +142,12 @@ pub struct InstanceConfig {
     pub mac: String,
     /// Its share of new flows.
     pub weight: u32,
+    /// Its health score.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// Where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// Its failure domain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
@@ -114,6 +175,12 @@ pub struct VniConfig {
     pub addresses: Vec<String>,
     /// Where clients come in.
     pub interfaces: Vec<String>,
+    /// `takeover` or `shadow`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Instances that only mirror.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub canaries: Vec<String>,
     /// Mirrors per flow.
     pub mirrors: u8,
     /// `semi-sync` or `async`.
@@ -135,6 +202,8 @@ impl Config {
             link: instance.link.clone(),
             mac: instance.mac.to_string(),
             weight: 100,
+            score: None,
+            zone: None,
             domain: None,
             metrics: None,
             probe: None,
@@ -145,15 +214,20 @@ impl Config {
                 pin_dir: topology.pin_dir(),
                 metrics: None,
                 page: None,
+                listen: None,
             },
             detect: None,
             health: None,
+            steering: None,
             interface: Vec::new(),
+            zone: Vec::new(),
             instance: instance.collect(),
             vni: vec![VniConfig {
                 name: "web".into(),
                 addresses: Family::ALL.map(|family| family.vni().to_string()).into(),
                 interfaces: vec![CLIENT_LINK.into()],
+                mode: None,
+                canaries: Vec::new(),
                 mirrors: 1,
                 ack: None,
                 close: None,
@@ -180,6 +254,17 @@ impl Config {
     #[must_use]
     pub fn with_mirrors(mut self, mirrors: u8) -> Self {
         self.vni.iter_mut().for_each(|vni| vni.mirrors = mirrors);
+        self
+    }
+
+    /// Has these instances mirror everybody, as a shadow.
+    #[must_use]
+    pub fn with_canaries<const N: usize>(mut self, canaries: [&str; N]) -> Self {
+        for vni in &mut self.vni {
+            vni.mode = Some("shadow".into());
+            vni.canaries = canaries.map(str::to_owned).into();
+            vni.mirrors = N as u8;
+        }
         self
     }
 

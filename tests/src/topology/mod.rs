@@ -16,12 +16,14 @@ pub mod config;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use crate::cgroup::MemoryGroup;
 use crate::cleanup::{self, Leftover};
+use crate::net::delay::Delay;
 use crate::net::ethtool::{self, Offload};
 use crate::net::{End, MacAddr, Net, configure, sysctl};
 use crate::netns::Namespace;
@@ -34,7 +36,13 @@ pub const INSTANCES_MAX: usize = 26;
 pub const CLIENT_LINK: &str = "c0";
 /// The only interface of the client and of each instance.
 pub const HOST_LINK: &str = "e0";
+/// What an instance sends through when that is to take longer.
+const DELAY_LINK: &str = "late";
 const MTU: u32 = 1500;
+/// The VNI host's interface where the traffic of clients elsewhere arrives.
+pub const ELSEWHERE_LINK: &str = "c1";
+const ELSEWHERE_MAC: MacAddr = MacAddr::local(0, 4);
+const ELSEWHERE_LINK_MAC: MacAddr = MacAddr::local(0, 3);
 const CLIENT_MAC: MacAddr = MacAddr::local(0, 2);
 const CLIENT_LINK_MAC: MacAddr = MacAddr::local(0, 1);
 
@@ -73,6 +81,25 @@ impl Family {
         match self {
             Self::V4 => Ipv4Addr::new(10, 77, 0, v4).into(),
             Self::V6 => Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, v6).into(),
+        }
+    }
+
+    /// The network of clients elsewhere, and its prefix length.
+    #[must_use]
+    pub fn elsewhere(self) -> (IpAddr, u8) {
+        (self.elsewhere_net(0), self.link_prefix())
+    }
+
+    /// The network of the clients, and its prefix length.
+    #[must_use]
+    pub fn clients(self) -> (IpAddr, u8) {
+        (self.client_net(0, 0), self.link_prefix())
+    }
+
+    fn elsewhere_net(self, host: u8) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::new(10, 78, 0, host).into(),
+            Self::V6 => Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, host.into()).into(),
         }
     }
 
@@ -138,6 +165,23 @@ impl Instance {
     /// Ends [`Instance::silence`].
     pub fn unsilence(&self) -> Result<()> {
         configure(&self.namespace, async |net| net.unsilence(HOST_LINK).await)
+    }
+
+    /// Has what it sends to the standard client take so much longer.
+    pub fn delay(&self, delay: Duration) -> Result<Delay> {
+        let addresses = (self.mac, MacAddr::local(self.number, 1));
+        let line = self
+            .namespace
+            .run(|| Delay::start(DELAY_LINK, HOST_LINK, addresses, delay))??;
+        configure(&self.namespace, async |net| {
+            net.up(DELAY_LINK).await?;
+            for family in Family::ALL {
+                let client = (family.client(), family.host_prefix());
+                net.route(client, None, DELAY_LINK).await?;
+            }
+            Ok(())
+        })?;
+        Ok(line)
     }
 
     /// Marks everything that its kernel sends: with a time to live of its own,
@@ -256,10 +300,56 @@ impl Topology {
             .collect()
     }
 
+    /// A name for a control group of this run's.
+    #[must_use]
+    pub fn group_name(&self, role: &str) -> String {
+        self.run.cgroup(role)
+    }
+
     /// The instance of a name.
     pub fn instance(&self, name: &str) -> Result<&Instance> {
         let found = self.instances.iter().find(|instance| instance.name == name);
         found.with_context(|| format!("no instance {name}"))
+    }
+
+    /// A host for clients at another place: 10.78.0.2 and fd78::2, behind the VNI host's [`ELSEWHERE_LINK`].
+    pub fn connect_elsewhere(&self) -> Result<Namespace> {
+        let client = Namespace::create(&self.run.namespace("elsewhere"))?;
+        let near = End {
+            namespace: &self.host,
+            name: ELSEWHERE_LINK,
+            mac: ELSEWHERE_LINK_MAC,
+        };
+        let far = End {
+            namespace: &client,
+            name: HOST_LINK,
+            mac: ELSEWHERE_MAC,
+        };
+        link(near, far, |family| {
+            (family.elsewhere_net(1), family.elsewhere_net(2))
+        })?;
+        configure(&client, async |net| {
+            for family in Family::ALL {
+                let vni = (family.vni(), family.host_prefix());
+                net.route(vni, Some(family.elsewhere_net(1)), HOST_LINK)
+                    .await?;
+            }
+            Ok(())
+        })?;
+        for instance in &self.instances {
+            configure(&instance.namespace, async |net| {
+                for family in Family::ALL {
+                    net.route(
+                        family.elsewhere(),
+                        Some(instance.gateway(family)),
+                        HOST_LINK,
+                    )
+                    .await?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(client)
     }
 
     /// The agent's configuration for this network, to be adjusted before it is used.

@@ -24,8 +24,13 @@ pub fn service(family: Family) -> SocketAddr {
 
 /// Starts an instance's server and waits until it listens.
 pub fn serve(instance: &Instance) -> Result<Process> {
+    serve_with(instance, &[])
+}
+
+/// The same, with more arguments of the `traffic server` command.
+pub fn serve_with(instance: &Instance, arguments: &[&str]) -> Result<Process> {
     let mut command = instance.namespace.command(sibling("traffic", None)?)?;
-    command.arg("server");
+    command.arg("server").args(arguments);
     for family in Family::ALL {
         command.args(["--listen", &service(family).to_string()]);
     }

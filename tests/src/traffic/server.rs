@@ -12,7 +12,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use socket2::{Domain, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, Interest};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{interval, sleep};
 
@@ -32,8 +32,7 @@ pub async fn run(listen: &[SocketAddr], ready: impl FnOnce()) -> Result<()> {
     for address in listen {
         let what = || format!("cannot listen on {address}");
         listeners.push(listen_tcp(*address).with_context(what)?);
-        let socket = UdpSocket::bind(address).await.with_context(what)?;
-        tokio::spawn(udp::answer(socket));
+        tokio::spawn(udp::answer(udp::bind(*address).await?));
     }
     ready();
     let accepting = listeners

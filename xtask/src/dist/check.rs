@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{command, project, root};
+use crate::{command, manual, project, root};
 
 /// How exposed `systemd-analyze security` may find the service, of 10; without sandboxing it is 9.6.
 const EXPOSURE_MAX: f32 = 4.0;
@@ -106,7 +106,7 @@ pub(super) fn in_an_empty_root(program: &Path) -> Result<()> {
     let said = in_own_mounts(
         "mount -t tmpfs none \"$PLACE\"; cp \"$1\" \"$PLACE/mirror-ctl\"; \
          chroot \"$PLACE\" /mirror-ctl --version",
-        program,
+        &[program],
     )?;
     ensure!(
         said.starts_with("mirror-ctl "),
@@ -116,13 +116,44 @@ pub(super) fn in_an_empty_root(program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Installs the package in a copy of this machine's root that is thrown away, runs what it brings, and purges it.
-pub(super) fn package(package: &Path) -> Result<()> {
-    let said = in_own_mounts(INSTALL, package)?;
+/// Installs the package in a copy of this machine's root that is thrown away, in the way in which the manual says it, runs what
+/// it brings, and purges it.
+pub(super) fn package(package: &Path, tarball: &Path) -> Result<()> {
+    let said = in_own_mounts(&script()?, &[package, tarball])?;
     ensure!(said.trim_end().ends_with("purged"), "{said}");
     eprint!("{said}");
     eprintln!("ok: {} was installed, run and purged", package.display());
     Ok(())
+}
+
+/// What is run, with the manual's commands in it.
+fn script() -> Result<String> {
+    let manual = project::root_dir().join("docs/operations.md");
+    let manual = fs::read_to_string(&manual).with_context(|| manual.display().to_string())?;
+    let commands = manual::commands(&manual);
+    let of = |section: &str| -> Vec<String> {
+        let here = commands.iter().filter(|c| c.section == section);
+        // What these verbs make is there already; the agent of an upgrade is shown elsewhere.
+        let wanted = here.filter(|c| {
+            !c.name().starts_with("cargo ") && !c.name().starts_with("mirror-ctl upgrade")
+        });
+        wanted.map(|command| command.name().to_owned()).collect()
+    };
+    let (install, upgrade) = (of("Install"), of("Upgrading"));
+    ensure!(
+        install.len() >= 5 && upgrade.len() == 1,
+        "docs/operations.md has other commands: {install:?} {upgrade:?}"
+    );
+    let install = install.into_iter().map(|command| match command {
+        // Its exit code says that it has found something, as it has here: the links of the example.
+        doctor if doctor.starts_with("mirror-ctl doctor") => format!("{doctor} || test $? = 1"),
+        // No systemd runs here that could start it at once. (With the unit's rights it runs in tests/net/service.rs.)
+        other => other.replace("systemctl enable --now", "systemctl enable"),
+    });
+    let install: Vec<String> = install.map(|command| format!("{command} >&2")).collect();
+    Ok(INSTALL
+        .replace("MANUAL_INSTALL", &install.join("\n"))
+        .replace("MANUAL_UPGRADE", &format!("{} >&2", upgrade[0])))
 }
 
 /// An overlay over the root, and a bpffs of its own, from which a package that is removed takes the dataplane:
@@ -131,29 +162,34 @@ const INSTALL: &str = r#"
 mount -t tmpfs none "$PLACE"
 mkdir "$PLACE/upper" "$PLACE/work" "$PLACE/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$PLACE/upper,workdir=$PLACE/work" "$PLACE/root"
-cp "$1" "$PLACE/root/package.deb"
+mkdir -p "$PLACE/root/desk/target/dist-files"
+cp "$1" "$2" "$PLACE/root/desk/target/dist-files/"
+cp "$1" "$PLACE/root/desk/mirror-ctl_NEW.deb"
 mount --rbind /proc "$PLACE/root/proc"
 mount --rbind /sys "$PLACE/root/sys"
 mount -t bpf bpf "$PLACE/root/sys/fs/bpf"
 mount -t tmpfs none "$PLACE/root/run"
 chroot "$PLACE/root" /bin/sh -e <<'END'
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive
-dpkg --install /package.deb >&2
+cd /desk
+lib=$(stat --format=%F,%N /lib)
+MANUAL_INSTALL
+test "$(stat --format=%F,%N /lib)" = "$lib"
+test -L /etc/systemd/system/multi-user.target.wants/mirror.service
+MANUAL_UPGRADE
 test "$(command -v mirror-ctl)" = /usr/bin/mirror-ctl
 mirror-ctl --version
 mirror-ctl doctor --json > /doctor.json || test $? = 1
 grep -q '"check": "kernel"' /doctor.json
 mirror-ctl config check /usr/share/doc/mirror-ctl/examples/mirror.toml
 test -s /usr/share/man/man8/mirror-ctl-doctor.8.gz
-test -s /lib/systemd/system/mirror.service
+test -s /usr/lib/systemd/system/mirror.service
 bash -n /usr/share/bash-completion/completions/mirror-ctl
-mkdir -p /etc/mirror
-mirror-ctl config init /etc/mirror/mirror.toml
 dpkg --remove mirror-ctl >&2
 test ! -e /usr/bin/mirror-ctl
 test -e /etc/mirror/mirror.toml
 dpkg --purge mirror-ctl >&2
-for path in /etc/mirror /usr/share/doc/mirror-ctl /lib/systemd/system/mirror.service; do
+for path in /etc/mirror /usr/share/doc/mirror-ctl /usr/lib/systemd/system/mirror.service; do
     test ! -e "$path"
 done
 echo purged
@@ -161,7 +197,7 @@ END
 "#;
 
 /// Runs a script in a mount namespace of its own, with a folder to mount at in `PLACE`.
-fn in_own_mounts(script: &str, argument: &Path) -> Result<String> {
+fn in_own_mounts(script: &str, arguments: &[&Path]) -> Result<String> {
     let place = project::target_dir().join("dist-files/root");
     fs::create_dir_all(&place)?;
     let mut unshare = match root::is_root() {
@@ -183,7 +219,7 @@ fn in_own_mounts(script: &str, argument: &Path) -> Result<String> {
             script,
             "sh",
         ])
-        .arg(argument)
+        .args(arguments)
         .env("PLACE", &place);
     let output = unshare.output().context("unshare (util-linux)")?;
     fs::remove_dir(&place)?;

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::setup::{self, cargo_deb};
+use crate::setup::{self, cargo_tool};
 use crate::toolchain::Toolchain;
 use crate::{build, command, project, root};
 
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     check::unit(&unit, &program)?;
     if args.check {
         check::in_an_empty_root(&program)?;
-        check::package(&package)?;
+        check::package(&package, &tarball)?;
     }
     println!(
         "{}\n{}\n{}",
@@ -95,7 +95,8 @@ fn stage(program: &Path, tree: &Path) -> Result<()> {
     copy(program, &tree.join("usr/bin/mirror-ctl"))?;
     copy(
         &root.join("contrib/systemd/mirror.service"),
-        &tree.join("lib/systemd/system/mirror.service"),
+        // Below usr: a tarball with a folder `lib`, unpacked at /, would take the place of the link that /lib is.
+        &tree.join("usr/lib/systemd/system/mirror.service"),
     )?;
     let man = tree.join("usr/share/man/man8");
     command::output(Command::new(program).args(["man", "--dir"]).arg(&man))?;
@@ -159,7 +160,7 @@ fn tarball(tree: &Path, out: &Path, host: &str) -> Result<PathBuf> {
 }
 
 fn package(host: &str, out: &Path) -> Result<PathBuf> {
-    let mut deb = Command::new(cargo_deb::ensure()?);
+    let mut deb = Command::new(cargo_tool::DEB.ensure()?);
     deb.args([
         "--no-build",
         "--no-strip",

@@ -5,7 +5,7 @@
 
 mod apt;
 mod bpf_linker;
-pub(crate) mod cargo_deb;
+pub(crate) mod cargo_tool;
 pub(crate) mod kernels;
 pub(crate) mod peers;
 pub(crate) mod prometheus;

@@ -1,5 +1,5 @@
-//! Programs of the distribution that tests, benches and soak runs need: a browser, what one would use instead of this
-//! project, to be measured beside it, and servers to be mirrored.
+//! Programs of the distribution that tests, benches and soak runs need: a browser, readers of captures, what one would use
+//! instead of this project, to be measured beside it, and servers to be mirrored.
 //!
 //! The distribution's packages with what they depend on and the system does not have, unpacked into one
 //! folder of the cache.
@@ -54,6 +54,17 @@ pub(crate) const BROWSER: Peers = Peers {
     variable: "MIRROR_BROWSER",
     name: "browser",
     packages: &[("chromium-headless-shell", "chromium-headless-shell")],
+};
+
+/// What reads captures of the traffic, and what the manual has its reader type.
+pub(crate) const TOOLS: Peers = Peers {
+    variable: "MIRROR_TEST_TOOLS",
+    name: "test-tools",
+    packages: &[
+        ("tshark", "tshark"),
+        ("tcpdump", "tcpdump"),
+        ("ethtool", "ethtool"),
+    ],
 };
 
 /// The folder with those peers that the system does not have: the user's, the cache's, or made.

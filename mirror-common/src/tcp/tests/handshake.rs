@@ -246,6 +246,27 @@ fn a_late_mirror_with_other_options_is_cold() {
     });
 }
 
+/// The active replica's machine begins anew in the middle, when nobody could take over, and with another system.
+#[test]
+fn a_late_mirror_takes_over_from_an_active_replica_that_went_cold() {
+    everywhere(|net| {
+        net.open(2);
+        net.wait(5);
+        let _ = net.syn_ack(A);
+        net.complete();
+        let again = Segment {
+            options: option::TIMESTAMP,
+            seq: net.replicas[usize::from(A)].isn.wrapping_add(70_000),
+            ..net.syn_ack_of(A)
+        };
+        let _ = net.replica_segment(A, &again);
+        net.check_went_cold(A, Cold::OptionMismatch);
+        let _ = net.syn_ack(B);
+        net.check_client(data(0, 10), &[(B, 0)]);
+        net.check_takeover(cause::DEAD, A, B);
+    });
+}
+
 #[test]
 fn a_mirror_with_other_options_is_cold_and_the_next_syn_ack_opens() {
     everywhere(|net| {

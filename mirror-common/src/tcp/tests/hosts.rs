@@ -5,7 +5,6 @@
 
 use crate::{
     checksum::fold,
-    ethernet::Addresses,
     flow::{Flow, TcpFlow, state},
     instance,
     limits::REPLICAS,
@@ -144,22 +143,10 @@ fn sum_of(offset: i32, payload: u32) -> u16 {
 pub(super) fn new_flow(replicas: u8) -> TcpFlow {
     TcpFlow {
         flow: Flow {
-            packets: 0,
-            opened_s: 0,
-            seen_s: 0,
-            set: 0,
-            timed_at: 0,
             ifindex: 1,
             instances: [10, 11, 12, 13],
-            addresses: Addresses::default(),
             replicas,
-            active: 0,
-            state: state::HANDSHAKE,
-            takeovers: 0,
-            cold: 0,
-            marks: 0,
-            handshake: 0,
-            timed_end: 0,
+            ..Flow::default()
         },
         sync: Default::default(),
     }

@@ -12,6 +12,7 @@ mod lag;
 mod last_use;
 mod resets;
 mod say;
+mod shadow;
 mod sim;
 mod suspicion;
 mod takeover;

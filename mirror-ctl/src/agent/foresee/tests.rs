@@ -67,6 +67,7 @@ impl World {
             made_ns: 0,
             tick_s: 1.0,
             vnis: vec![("web".to_owned(), judgements.collect())],
+            standing: None,
         };
         let mut actions = Vec::new();
         for _ in 0..seconds {

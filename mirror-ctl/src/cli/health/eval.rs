@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Eval, chart,
+    Eval, chart, real,
     report::{self, Names},
     train,
 };
@@ -31,10 +31,11 @@ const CORPUS_NAMES: Names = Names {
 };
 
 pub(super) fn run(args: &Eval) -> Result<()> {
-    match (&args.data, &args.model) {
-        (Some(folder), _) => on_public_data(args, folder),
-        (None, Some(model)) => on_corpus(args, model),
-        (None, None) => anyhow::bail!("one of --model and --data is needed"),
+    match (&args.data, &args.recordings, &args.model) {
+        (Some(folder), _, _) => on_public_data(args, folder),
+        (None, Some(folder), _) => real::run(args, folder),
+        (None, None, Some(model)) => on_corpus(args, model),
+        (None, None, None) => anyhow::bail!("one of --model and --data is needed"),
     }
 }
 

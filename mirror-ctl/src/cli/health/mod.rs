@@ -3,9 +3,13 @@
 mod bench;
 mod chart;
 mod eval;
+mod label;
 mod live;
+mod models;
 mod play;
+mod real;
 mod record;
+mod recordings;
 mod report;
 mod train;
 
@@ -26,10 +30,24 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   mirror-ctl health train model.bin                     a model from the simulated corpus
+  mirror-ctl health train model.bin --recordings /var/lib/mirror/record
+                                                        a model from what the agent recorded
+  mirror-ctl health train model.bin --recordings web.rec --with-simulated
+                                                        a model from both
   mirror-ctl health eval --model model.bin              how well it does on what it has not seen
+  mirror-ctl health eval --recordings tests/recordings/held-out --model model.bin
+                                                        the same on real faults
   mirror-ctl health record web.rec --source web-1=http://10.66.1.2:9100/metrics
   mirror-ctl health replay web.rec --model model.bin    what would have been done, and when
+  mirror-ctl health models                              champion and challenger of the running agent
   mirror-ctl health explain web-1                       why the running agent thinks so of it";
+
+const MODELS_EXAMPLES: &str = "\
+Examples:
+  mirror-ctl health models              champion and challenger, their scores, drift
+  mirror-ctl health models --json
+  mirror-ctl health promote             the challenger judges from now on
+  mirror-ctl health rollback            the champion before judges again";
 
 /// Train, evaluate and explain the prediction of failures.
 #[derive(Debug, Parser)]
@@ -41,12 +59,14 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Train a model on the simulated corpus.
+    /// Train a model on the simulated corpus, on recordings, or on both.
     Train(Train),
     /// Judge a model on the held-out part of the corpus, or the method on a folder of public data.
     Eval(Eval),
     /// Record what instances tell of themselves, until interrupted. A recording that exists is gone on with.
     Record(Record),
+    /// Put what clients got beside a recording, so that models can be judged by it.
+    Label(Label),
     /// Record a simulated run with a fault in its first instance.
     Simulate(Simulate),
     /// Tell what would have been done, and when, with what was recorded.
@@ -55,6 +75,24 @@ enum Verb {
     Explain(Explain),
     /// Measure what features and inference cost here.
     Bench(Bench),
+    /// Show which models judge in the running agent, how well, and whether what they are given has drifted.
+    Models(Models),
+    /// Have the challenger take the champion's place, in the running agent.
+    Promote(Models),
+    /// Have the champion before come back, in the running agent.
+    Rollback(Models),
+}
+
+/// `models`, `promote` and `rollback`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = MODELS_EXAMPLES)]
+struct Models {
+    /// The agent's socket.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, env = "MIRROR_SOCKET")]
+    socket: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// `record`.
@@ -72,6 +110,18 @@ struct Record {
     /// Stop after so many readings.
     #[arg(long, value_name = "N")]
     count: Option<u64>,
+}
+
+/// `label`.
+#[derive(Debug, clap::Args)]
+struct Label {
+    /// The recording.
+    file: PathBuf,
+    /// Where it goes, compressed (NAME.rec.gz); what is known of it goes beside it, as NAME.json.
+    out: PathBuf,
+    /// What whoever made the recording knows: the faults, and what clients got each second (JSON).
+    #[arg(long, value_name = "FILE")]
+    truth: PathBuf,
 }
 
 /// `simulate`.
@@ -138,6 +188,13 @@ struct Train {
     /// Where the model goes; its card goes beside it, as .json and .svg.
     #[arg(value_name = "MODEL")]
     model: PathBuf,
+    /// Learn from recordings: files, or folders such as the agent's own (may be repeated). Failures are what the agent
+    /// saw fail, and what was measured of refusals and latency.
+    #[arg(long, value_name = "DIR|FILE", num_args = 1..)]
+    recordings: Vec<PathBuf>,
+    /// Learn from the simulated corpus as well.
+    #[arg(long, requires = "recordings")]
+    with_simulated: bool,
     /// Runs of each family of faults.
     #[arg(long, value_name = "N", default_value_t = 60)]
     runs: usize,
@@ -152,14 +209,17 @@ struct Train {
 /// `eval`.
 #[derive(Debug, clap::Args)]
 struct Eval {
-    /// A model to judge on the held-out part of the corpus.
+    /// A model to judge on the held-out part of the corpus, or on recordings.
     #[arg(
         long,
         value_name = "FILE",
         conflicts_with = "data",
-        required_unless_present = "data"
+        required_unless_present_any = ["data", "recordings"]
     )]
     model: Option<PathBuf>,
+    /// Recordings of real faults with what their clients got; without a model, layer A alone is judged.
+    #[arg(long, value_name = "DIR", conflicts_with = "data")]
+    recordings: Option<PathBuf>,
     /// Held-out runs of each family.
     #[arg(long, value_name = "N", default_value_t = 16)]
     runs: usize,
@@ -187,7 +247,7 @@ struct Eval {
     /// Write the figures there too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Draw the calibration curve there, as SVG.
+    /// Draw the calibration curve there, as SVG; of recordings, what false alarms buy.
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     svg: Option<PathBuf>,
 }
@@ -199,6 +259,7 @@ pub(super) fn run(rest: &[OsString]) -> Result<()> {
         Verb::Train(args) => train::run(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Record(args) => record::run(&args),
+        Verb::Label(args) => label::run(&args),
         Verb::Simulate(args) => record::simulate(&args),
         Verb::Replay(args) => play::replay(&args),
         Verb::Explain(args) => match &args.file {
@@ -206,6 +267,9 @@ pub(super) fn run(rest: &[OsString]) -> Result<()> {
             None => live::explain(&args),
         },
         Verb::Bench(args) => bench::run(&args),
+        Verb::Models(args) => models::show(&args),
+        Verb::Promote(args) => models::change(&args, "promote"),
+        Verb::Rollback(args) => models::change(&args, "rollback"),
     }
 }
 

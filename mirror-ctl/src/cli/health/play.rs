@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Explain, Play, train};
 use crate::health::{
+    learning::fate::Seen,
     predict::{
         engine::{Fleet, Outlook},
         explain::Reason,
@@ -48,7 +49,15 @@ pub(super) fn replay(args: &Play) -> Result<()> {
         "{:>8}  {:16} {:>5}  {:23}  what",
         "s", "instance", "score", "failing within 5/15/30/60 s"
     );
+    let mut fared: BTreeMap<String, Seen> = BTreeMap::new();
     play(args, &mut |at_s, fleet, moment| {
+        for (name, _) in &moment.readings {
+            let now = moment.fates.iter().find(|(of, _)| of == name);
+            let now = now.map_or(Seen::WELL, |(_, seen)| *seen);
+            if fared.insert(name.clone(), now).unwrap_or_default() != now {
+                println!("{at_s:8.1}  {name:16} {:5}  {:23}  {now}", "", "");
+            }
+        }
         let known: Vec<Known<'_>> = moment
             .readings
             .iter()

@@ -8,7 +8,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Record, Simulate};
 use crate::health::{
+    Cause,
     collect::source::Source,
+    learning::fate::{Fate, Seen},
     recording::{Moment, Recorder},
     sim::corpus,
 };
@@ -43,6 +45,7 @@ pub(super) fn run(args: &Record) -> Result<()> {
             recorder.push(&Moment {
                 time_ms,
                 readings: named.collect(),
+                ..Moment::default()
             })?;
         }
         Ok(())
@@ -57,11 +60,16 @@ pub(super) fn simulate(args: &Simulate) -> Result<()> {
     let (mut recorder, _) = Recorder::open(&args.file)?;
     for second in 0..corpus::SECONDS {
         let named = lives.iter().enumerate();
+        let named = named.map(|(n, life)| (format!("web-{}", n + 1), life));
+        let failing = named.clone().filter(|(_, life)| life.failing[second]);
+        let failed = Seen {
+            fate: Fate::Failed,
+            cause: Cause::None,
+        };
         recorder.push(&Moment {
             time_ms: second as u64 * 1_000,
-            readings: named
-                .map(|(n, life)| (format!("web-{}", n + 1), life.readings[second]))
-                .collect(),
+            readings: named.map(|(n, life)| (n, life.readings[second])).collect(),
+            fates: failing.map(|(name, _)| (name, failed)).collect(),
         })?;
     }
     match lives[0].onsets.first() {

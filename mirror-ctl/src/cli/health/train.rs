@@ -4,13 +4,17 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::{Train, report};
+use super::{Train, chart, recordings, report};
 use crate::health::{
+    learning::{
+        lessons::{self, Effort, Parts},
+        recorded,
+    },
     predict::{
-        model::Model,
+        model::{HORIZONS_S, Model},
         model_file::{self, FILE_BYTES_MAX},
     },
-    sim::teach::{Effort, train},
+    sim::teach,
 };
 
 pub(super) fn run(args: &Train) -> Result<()> {
@@ -19,14 +23,45 @@ pub(super) fn run(args: &Train) -> Result<()> {
         trees: args.trees,
         seed: args.seed,
     };
-    let bar = report::bar(effort.steps(), "training");
-    let model = train(&effort, || bar.inc(1))?;
+    let recorded = recordings::load(&args.recordings)?;
+    let is_recorded = !args.recordings.is_empty();
+    let is_simulated = !is_recorded || args.with_simulated;
+    let lives = if is_simulated {
+        teach::lives(&effort)
+    } else {
+        0
+    };
+    let steps = lives + recorded.len() + effort.trees * HORIZONS_S.len();
+    let bar = report::bar(steps as u64, "training");
+    let mut parts = Parts::default();
+    let mut corpus = Vec::new();
+    if is_simulated {
+        parts = teach::parts(&effort, || bar.inc(1));
+        corpus.push(teach::corpus(&effort));
+    }
+    if is_recorded {
+        let (taught, found) = recorded::parts(&recorded, !is_simulated, || bar.inc(1))?;
+        parts.extend(taught);
+        let of = format!(
+            "{:.1} instance-hours with {} failures",
+            found.hours(),
+            found.failures
+        );
+        corpus.push(format!("recorded, {of}"));
+    }
+    let model = lessons::train(&parts, &effort, corpus.join("; "), || bar.inc(1))?;
     bar.finish_and_clear();
     let file = model_file::encode(&model)?;
     replace(&args.model, &file)?;
     report::write(&args.model.with_extension("json"), &model.card)?;
+    chart::calibration(&args.model.with_extension("svg"), &model.card.calibration)?;
     let card = &model.card;
-    println!("{}: {} bytes", args.model.display(), file.len());
+    println!(
+        "{}: {} bytes; {}",
+        args.model.display(),
+        file.len(),
+        card.corpus
+    );
     println!(
         "trained on {} rows, data {}; positives",
         card.rows, card.data_hash

@@ -160,7 +160,7 @@ impl Paint {
             Row::new([
                 Cell::from(row.name.clone()),
                 Cell::from(row.addresses.join(", ")),
-                Cell::from(row.mirrors.to_string()),
+                Cell::from(row.mirrors_text()),
                 Cell::from(row.flows.to_string()),
                 Cell::from(Span::styled(
                     row.unprotected.to_string(),
@@ -171,7 +171,7 @@ impl Paint {
         let widths = [
             Constraint::Fill(1),
             Constraint::Fill(2),
-            Constraint::Length(7),
+            Constraint::Length(8),
             Constraint::Length(7),
             Constraint::Length(11),
         ];

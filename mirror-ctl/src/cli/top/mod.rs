@@ -109,7 +109,7 @@ async fn look(socket: &Path, cold: bool) -> Result<Answers, ClientError> {
 async fn listen(socket: std::path::PathBuf, sender: mpsc::Sender<Message>) {
     while !sender.is_closed() {
         // When the screen cannot follow, what is too much is left out: it is the newest that counts.
-        let _ = messages(&socket, EVENTS, |message| {
+        let _ = messages(&socket, Method::GET, EVENTS, |message| {
             let _ = sender.try_send(message);
             Ok::<_, ClientError>(())
         })

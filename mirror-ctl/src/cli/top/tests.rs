@@ -122,8 +122,8 @@ packets/s 500              takeovers 3                went cold 0
  INSTANCE      STATE      CAUSE       SINCE  SCORE WEIGHT SHARE  FLOWS   WARM
 >i0            up         configured  10 min 1.00  100    50 %   0       7
  i1            evacuating configured  10 min 1.00  100    50 %   10      7
-VNI               ADDRESSES                          MIRRORS FLOWS   UNPROTECTED
-web               10.77.0.100, fd77::100             1       42      3
+VNI               ADDRESSES                         MIRRORS  FLOWS   UNPROTECTED
+web               10.77.0.100, fd77::100            1        42      3
  flows ─────────────────────────────────────────────────────────────────────────
 CLIENT              STATE       ACTIVE   MIRRORS                       PACKETS
 10.77.0.2:40000     established i0       i1 cold (lag_bytes)           12

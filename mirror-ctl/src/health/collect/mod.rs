@@ -6,6 +6,7 @@ pub mod exporter;
 pub mod fetch;
 pub mod passive;
 pub mod source;
+pub mod times;
 
 use super::predict::signal::{Reading, Signal};
 

@@ -98,6 +98,7 @@ mod tests {
         let model = Model {
             hazards: std::array::from_fn(|_| hazard.clone()),
             card: Card::default(),
+            reference: None,
         };
         let mut row = [0.0; WIDTH];
         row[feature.unwrap()] = 5.0;

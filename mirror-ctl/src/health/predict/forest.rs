@@ -94,7 +94,7 @@ impl Forest {
     }
 
     /// Adds a tree whose nodes are numbered from its own root.
-    pub(super) fn add(&mut self, tree: &[Node]) {
+    pub(in crate::health) fn add(&mut self, tree: &[Node]) {
         let base = self.nodes.len() as u32;
         self.roots.push(base);
         self.nodes

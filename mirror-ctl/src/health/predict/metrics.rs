@@ -141,6 +141,20 @@ pub fn caught_at(all: &[Series], alarms: &Alarms, threshold: f32) -> (u32, f64, 
     (events, share, f64::from(lead))
 }
 
+/// For every threshold, false alarms per unit and the share of failures caught: what a budget buys.
+#[must_use]
+pub fn trade(all: &[Series], alarms: &Alarms) -> Vec<(f64, f64)> {
+    let caught = Caught::of(all, alarms, usize::MAX);
+    let units: f64 = caught.units.iter().sum();
+    let of = |blocks: &[BlockCount]| {
+        let sum = |of: fn(&BlockCount) -> u32| blocks.iter().map(of).sum::<u32>();
+        let leads: usize = blocks.iter().map(|block| block.leads.len()).sum();
+        let share = leads as f64 / f64::from(sum(|b| b.events).max(1));
+        (f64::from(sum(|b| b.false_alarms)) / units, share)
+    };
+    caught.counts.iter().map(|(_, blocks)| of(blocks)).collect()
+}
+
 fn interval(value: f64, resampled: &mut [f64]) -> Figure {
     resampled.sort_by(f64::total_cmp);
     let at = |share: f64| match resampled.len() {
@@ -331,7 +345,12 @@ fn count(series: &Series, threshold: f32, alarms: &Alarms, block_rows: usize) ->
         block.events += 1;
         let until = if alarms.late { end } else { start };
         let window = start.saturating_sub(alarms.window)..until;
-        if let Some(row) = raised.iter().find(|row| window.contains(row)) {
+        // One that was false is no less so for coming before a failure.
+        let right = |row: usize| series.target[row] || row >= start;
+        if let Some(row) = raised
+            .iter()
+            .find(|row| window.contains(row) && right(**row))
+        {
             block.leads.push(start as f32 - *row as f32);
         }
     }

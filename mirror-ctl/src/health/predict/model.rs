@@ -5,7 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{calibrate::Calibration, features::Row, forest::Forest};
+use super::{
+    calibrate::Calibration,
+    features::{Row, WIDTH},
+    forest::Forest,
+};
+use crate::health::learning::drift::Reference;
 
 /// The horizons, in seconds.
 pub const HORIZONS_S: [u32; 4] = [5, 15, 30, 60];
@@ -55,6 +60,12 @@ pub struct Card {
     pub features: Vec<String>,
     /// The ten features that the trees split by most often, with their share of all splits.
     pub most_used: Vec<(String, f32)>,
+    /// On rows that it has not seen: mean probability of failing within 30 s, share that did, rows.
+    #[serde(default)]
+    pub calibration: Vec<(f64, f64, u64)>,
+    /// On the same rows: mean log-loss of the probability of failing within 30 s; none in older files.
+    #[serde(default)]
+    pub log_loss: Option<f64>,
 }
 
 /// A trained model.
@@ -64,9 +75,23 @@ pub struct Model {
     pub hazards: [Hazard; HORIZONS_S.len()],
     /// Where it comes from.
     pub card: Card,
+    /// How its features were distributed, for drift to be noticed; none in older files.
+    pub reference: Option<Reference>,
 }
 
 impl Model {
+    /// By feature, the share of all splits that it decides.
+    #[must_use]
+    pub fn usage(&self) -> Vec<f32> {
+        let mut counts = vec![0u32; WIDTH];
+        let nodes = self.hazards.iter().flat_map(|hazard| hazard.forest.nodes());
+        for node in nodes.filter(|node| !node.is_leaf()) {
+            counts[node.feature as usize] += 1;
+        }
+        let all = counts.iter().sum::<u32>().max(1) as f32;
+        counts.into_iter().map(|n| n as f32 / all).collect()
+    }
+
     /// The probabilities for a row of features.
     #[must_use]
     pub fn predict(&self, row: &Row) -> Chances {

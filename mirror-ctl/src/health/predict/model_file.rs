@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::learning::drift::Reference;
+
 use super::{
     calibrate::Calibration,
     features,
@@ -61,6 +63,9 @@ pub enum ModelError {
     /// Its trees cannot be walked.
     #[error("model has a bad tree")]
     Forest(#[from] BadForest),
+    /// What it says of its features' distribution cannot be.
+    #[error("model has a bad reference of its features")]
+    Reference,
     /// A calibration falls, or is not a number.
     #[error("model has a bad calibration")]
     Calibration,
@@ -70,6 +75,8 @@ pub enum ModelError {
 struct Head {
     card: Card,
     hazards: [HazardHead; HORIZONS_S.len()],
+    #[serde(default)]
+    reference: Option<Reference>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -84,6 +91,7 @@ struct HazardHead {
 pub fn encode(model: &Model) -> Result<Vec<u8>, ModelError> {
     let head = serde_json::to_vec(&Head {
         card: model.card.clone(),
+        reference: model.reference.clone(),
         hazards: model.hazards.each_ref().map(|hazard| HazardHead {
             bias: hazard.bias,
             calibration: hazard.calibration.clone(),
@@ -133,13 +141,15 @@ pub fn decode(file: &[u8]) -> Result<Model, ModelError> {
     if length > FILE_BYTES_MAX as u64 {
         return Err(ModelError::TooLarge(length));
     }
-    let body = rest.0;
-    if (body.len() as u64) < length {
+    let Some(body) = rest.0.get(..length as usize) else {
         return Err(cut(HEADER as u64 + length));
-    }
+    };
     let found = crc32fast::hash(body);
     if found != expected {
         return Err(ModelError::Checksum { found, expected });
+    }
+    if rest.0.len() > body.len() {
+        return Err(ModelError::TooLarge(file.len() as u64));
     }
     // What the checksum covers and its head counts wrongly was written so: still no reason to trust it.
     read(Bytes(body), &cut(HEADER as u64 + length + 1))
@@ -158,6 +168,9 @@ fn read(mut body: Bytes<'_>, cut: &ModelError) -> Result<Model, ModelError> {
     let head: Head = serde_json::from_slice(head)?;
     if head.card.features != features::names() {
         return Err(ModelError::Features);
+    }
+    if head.reference.as_ref().is_some_and(|r| !r.is_valid()) {
+        return Err(ModelError::Reference);
     }
     let mut hazards = Vec::new();
     for of in head.hazards {
@@ -180,6 +193,7 @@ fn read(mut body: Bytes<'_>, cut: &ModelError) -> Result<Model, ModelError> {
     Ok(Model {
         hazards,
         card: head.card,
+        reference: head.reference,
     })
 }
 
@@ -214,6 +228,8 @@ impl<'a> Bytes<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*, sample::Index};
+
     use super::*;
 
     fn model() -> Model {
@@ -240,6 +256,7 @@ mod tests {
                 features: features::names(),
                 ..Card::default()
             },
+            reference: Some(Reference::of(&[(&[0.5; features::WIDTH], 1.0)])),
         }
     }
 
@@ -290,6 +307,12 @@ mod tests {
             decode(&encode(&other).unwrap()),
             Err(ModelError::Features)
         ));
+        let mut odd = model();
+        odd.reference = Some(Reference::default());
+        assert!(matches!(
+            decode(&encode(&odd).unwrap()),
+            Err(ModelError::Reference)
+        ));
         let mut falling = model();
         falling.hazards[2].calibration = Calibration::Platt {
             slope: -1.0,
@@ -299,5 +322,29 @@ mod tests {
             decode(&encode(&falling).unwrap()),
             Err(ModelError::Calibration)
         ));
+    }
+
+    proptest! {
+        /// Whoever can write a file can write its checksum: such a model is refused, or it foresees probabilities all the same.
+        #[test]
+        fn a_rightly_sealed_model_of_any_bytes_is_refused_or_sound(
+            changes in vec((any::<Index>(), any::<u8>()), 1..8),
+            level in -60.0f32..60.0,
+        ) {
+            let mut file = encode(&model()).unwrap();
+            for (at, byte) in changes {
+                let at = HEADER + at.index(file.len() - HEADER);
+                file[at] = byte;
+            }
+            let sum = crc32fast::hash(&file[HEADER..]).to_le_bytes();
+            file[HEADER - 4..HEADER].copy_from_slice(&sum);
+            if let Ok(model) = decode(&file) {
+                let mut before = 0.0;
+                for chance in model.predict(&[level; features::WIDTH]) {
+                    prop_assert!((before..=1.0).contains(&chance), "{before}, {chance}");
+                    before = chance;
+                }
+            }
+        }
     }
 }

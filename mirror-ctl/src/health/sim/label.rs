@@ -20,23 +20,26 @@ const LATENCY_TIMES: f32 = 5.0;
 /// ... if it is more than this.
 const LATENCY_FLOOR_MS: f32 = 20.0;
 /// Bad seconds of a window that make a failure.
-const BAD_SECONDS: usize = 3;
-const WINDOW_S: usize = 5;
+pub const BAD_SECONDS: usize = 3;
+/// Seconds of that window.
+pub const WINDOW_S: usize = 5;
 /// After a failure an instance is its old self again after so many good seconds.
-const RECOVERY_S: usize = 30;
+pub const RECOVERY_S: usize = 30;
+
+/// Whether a second is bad.
+#[must_use]
+pub fn is_bad(served: &Served, usual_latency_ms: f32) -> bool {
+    let slow = served.latency_ms > LATENCY_TIMES * usual_latency_ms;
+    served.success < SUCCESS_MIN
+        || served.refused > REFUSED_MAX
+        || (slow && served.latency_ms > LATENCY_FLOOR_MS)
+}
 
 /// By second: whether the instance is failing, or has not recovered from it; and the seconds in which it began to.
 #[must_use]
 pub fn failing(served: &[Served], usual_latency_ms: f32) -> (Vec<bool>, Vec<usize>) {
-    let bad: Vec<bool> = served
-        .iter()
-        .map(|s| {
-            let slow = s.latency_ms > LATENCY_TIMES * usual_latency_ms;
-            s.success < SUCCESS_MIN
-                || s.refused > REFUSED_MAX
-                || (slow && s.latency_ms > LATENCY_FLOOR_MS)
-        })
-        .collect();
+    let bad = served.iter().map(|s| is_bad(s, usual_latency_ms));
+    let bad: Vec<bool> = bad.collect();
     let (mut failing, mut onsets) = (vec![false; served.len()], Vec::new());
     let mut good_since = RECOVERY_S;
     for second in 0..served.len() {

@@ -1,7 +1,4 @@
-//! From the corpus to a model, and to a judgement of it.
-//!
-//! Trees are fitted to one part, probabilities to another, and a third is held out; a row's outcome is the onset of
-//! failing within each stretch of time, given that it has not come before.
+//! From the corpus to lessons ([`crate::health::learning::lessons`]), and to a judgement of what was learned.
 
 use serde::Serialize;
 
@@ -10,209 +7,78 @@ use super::{
     fault::{Family, Fault},
     label,
 };
-use crate::health::predict::{
-    calibrate::Calibration,
-    engine::{Fleet, Outlook},
-    features::{self, Row, WIDTH},
-    metrics::{Alarms, Figures, Series, caught_at, curve, judge, threshold},
-    model::{Card, HORIZONS_S, Hazard, Model},
-    signal::Reading,
-    train::{Boosting, Table, TrainError, boost},
+use crate::health::{
+    learning::lessons::{self, Course, Effort, Lessons, Parts},
+    predict::{
+        engine::{Fleet, Outlook},
+        metrics::{Alarms, Figures, Series, caught_at, curve, judge, threshold},
+        model::{HORIZONS_S, Model},
+    },
 };
 
 /// Seconds at the start of a run in which nothing has settled.
 const WARM_UP_S: usize = 60;
 /// At the end of a run it is not known what comes.
 const END_S: usize = SECONDS - ALARM_WINDOW_S as usize;
-/// Of the rows on which nothing comes, every so many is learned from; their weight makes up for the others.
-const QUIET_STRIDE: usize = 12;
 /// Which of the horizons is judged by rows: long enough to act, short enough to be told from noise.
 const JUDGED: usize = 2;
 
 const NAMES: [&str; INSTANCES] = ["a", "b", "c", "d"];
 
-/// How large a corpus, and how long to learn.
-#[derive(Clone, Copy, Debug)]
-pub struct Effort {
-    /// Runs of each family, of the training part; the others have half as many and as many.
-    pub runs: usize,
-    /// Trees of each hazard.
-    pub trees: usize,
-    /// Where chance begins.
-    pub seed: u64,
+/// The part that is only looked at needs fewer runs than the one that trees are fitted to.
+fn scales(runs: usize) -> [(Part, usize); 3] {
+    [
+        (Part::Train, runs),
+        (Part::Calibrate, runs.div_ceil(2)),
+        (Part::HeldOut, runs.div_ceil(4)),
+    ]
 }
 
-impl Default for Effort {
-    fn default() -> Self {
-        Self {
-            runs: 60,
-            trees: 60,
-            seed: 1,
-        }
-    }
+/// Runs that [`parts`] lives through.
+#[must_use]
+pub fn lives(effort: &Effort) -> usize {
+    let lives = |(part, scale)| runs(part, scale, effort.seed).len();
+    scales(effort.runs).into_iter().map(lives).sum()
 }
 
-impl Effort {
-    fn boosting(&self, hazard: usize) -> Boosting {
-        Boosting {
-            rounds: self.trees,
-            depth: 5,
-            leaf_rows: 30,
-            rate: 0.2,
-            rows: 0.4,
-            columns: 0.35,
-            seed: self.seed + hazard as u64,
-        }
-    }
-
-    /// Steps of work that [`train`] reports.
-    #[must_use]
-    pub fn steps(&self) -> u64 {
-        let lives = runs(Part::Train, self.runs, self.seed).len()
-            + runs(Part::Calibrate, self.runs.div_ceil(2), self.seed).len();
-        (lives + self.trees * HORIZONS_S.len()) as u64
-    }
-}
-
-/// A model from the corpus. `tick` is called after every step of work.
-pub fn train(effort: &Effort, mut tick: impl FnMut()) -> Result<Model, TrainError> {
-    let learned = Lessons::of(Part::Train, effort.runs, effort.seed, &mut tick);
-    let checked = Lessons::of(
-        Part::Calibrate,
-        effort.runs.div_ceil(2),
-        effort.seed,
-        &mut tick,
-    );
-    let mut hazards = Vec::new();
-    let mut positives = [0; HORIZONS_S.len()];
-    for (number, positive) in positives.iter_mut().enumerate() {
-        let table = learned.table(number);
-        *positive = table.outcomes.iter().filter(|outcome| **outcome).count();
-        let (forest, bias) = boost(&table, &effort.boosting(number), &mut tick)?;
-        let mut hazard = Hazard {
-            forest,
-            bias,
-            calibration: Calibration::fit(&[], &[]),
-        };
-        hazard.calibration = checked.calibrate(&hazard, number);
-        hazards.push(hazard);
-    }
-    let hazards: [Hazard; HORIZONS_S.len()] = match hazards.try_into() {
-        Ok(hazards) => hazards,
-        Err(_) => unreachable!("one is made for each horizon"),
-    };
-    let card = Card {
-        corpus: format!("simulated, {} runs of each family", effort.runs),
-        data_hash: format!("{:08x}", learned.hash()),
-        seed: effort.seed,
-        rows: learned.rows.len(),
-        positives,
-        features: features::names(),
-        most_used: most_used(&hazards),
-    };
-    Ok(Model { hazards, card })
-}
-
-/// The features that trees split by most often.
-fn most_used(hazards: &[Hazard]) -> Vec<(String, f32)> {
-    let mut counts = vec![0u32; WIDTH];
-    let nodes = hazards.iter().flat_map(|hazard| hazard.forest.nodes());
-    for node in nodes.filter(|node| !node.is_leaf()) {
-        counts[node.feature as usize] += 1;
-    }
-    let all = counts.iter().sum::<u32>().max(1) as f32;
-    let named = features::names().into_iter().zip(counts);
-    let mut used: Vec<_> = named.map(|(name, n)| (name, n as f32 / all)).collect();
-    used.sort_by(|a, b| b.1.total_cmp(&a.1));
-    used.truncate(10);
-    used
-}
-
-/// Rows with the seconds to the next onset.
-struct Lessons {
-    rows: Vec<Lesson>,
-}
-
-struct Lesson {
-    row: Row,
-    seconds_to: Option<u32>,
-    weight: f32,
-}
-
-impl Lessons {
-    fn of(part: Part, scale: usize, seed: u64, tick: &mut impl FnMut()) -> Self {
-        let mut rows = Vec::new();
-        for (number, run) in runs(part, scale, seed).iter().enumerate() {
-            let lives = simulate(run);
-            let seconds: Vec<_> = lives
-                .iter()
-                .map(|l| label::seconds_to(&l.onsets, SECONDS))
-                .collect();
-            replay(&lives, None, |second, fleet| {
-                for (instance, life) in lives.iter().enumerate() {
-                    let seconds_to = seconds[instance][second];
-                    let soon = seconds_to.is_some_and(|s| s <= 2 * HORIZONS_S[3]);
-                    // A different second in each instance: together they see all of the run.
-                    let taken = soon || (second + number + 3 * instance) % QUIET_STRIDE == 0;
-                    if life.failing[second] || !taken || !judged(second) {
-                        continue;
-                    }
-                    if let Some((row, _)) = fleet.row(NAMES[instance]) {
-                        let weight = if soon { 1.0 } else { QUIET_STRIDE as f32 };
-                        rows.push(Lesson {
-                            row,
-                            seconds_to,
-                            weight,
-                        });
-                    }
-                }
-            });
+/// The corpus as lessons. `tick` is called after every run.
+pub fn parts(effort: &Effort, mut tick: impl FnMut()) -> Parts {
+    let [learned, checked, held_out] = scales(effort.runs).map(|(part, scale)| {
+        let mut taught = Lessons::default();
+        for (number, run) in runs(part, scale, effort.seed).iter().enumerate() {
+            teach(number, &simulate(run), &mut taught);
             tick();
         }
-        Self { rows }
+        taught
+    });
+    Parts {
+        learned,
+        checked,
+        held_out,
     }
+}
 
-    /// Rows on which a hazard's stretch of time is reached, with whether the failure falls into it.
-    fn of_hazard(&self, hazard: usize) -> impl Iterator<Item = (&Lesson, bool)> {
-        let from = hazard.checked_sub(1).map_or(0, |before| HORIZONS_S[before]);
-        let to = HORIZONS_S[hazard];
-        let reached = move |lesson: &&Lesson| lesson.seconds_to.is_none_or(|s| s > from);
-        self.rows
-            .iter()
-            .filter(reached)
-            .map(move |lesson| (lesson, lesson.seconds_to.is_some_and(|s| s <= to)))
-    }
+/// What the model card says of the corpus.
+#[must_use]
+pub fn corpus(effort: &Effort) -> String {
+    format!("simulated, {} runs of each family", effort.runs)
+}
 
-    fn table(&self, hazard: usize) -> Table {
-        let mut table = Table::new(WIDTH);
-        for (lesson, outcome) in self.of_hazard(hazard) {
-            table.push(&lesson.row, outcome, lesson.weight);
-        }
-        table
-    }
-
-    fn calibrate(&self, hazard: &Hazard, number: usize) -> Calibration {
-        let (mut scores, mut outcomes) = (Vec::new(), Vec::new());
-        for (lesson, outcome) in self.of_hazard(number) {
-            // A row that stands for several counts as several.
-            for _ in 0..lesson.weight as usize {
-                scores.push(hazard.raw(&lesson.row));
-                outcomes.push(outcome);
-            }
-        }
-        Calibration::fit(&scores, &outcomes)
-    }
-
-    fn hash(&self) -> u32 {
-        let mut hash = crc32fast::Hasher::new();
-        for lesson in &self.rows {
-            for value in &lesson.row {
-                hash.update(&value.to_le_bytes());
-            }
-            hash.update(&lesson.seconds_to.unwrap_or(u32::MAX).to_le_bytes());
-        }
-        hash.finalize()
-    }
+fn teach(number: usize, lives: &[Life], taught: &mut Lessons) {
+    let courses: Vec<_> = lives
+        .iter()
+        .map(|life| Course {
+            readings: &life.readings,
+            onsets: &life.onsets,
+        })
+        .collect();
+    lessons::lessons(
+        number,
+        &NAMES,
+        &courses,
+        |instance, second| judged(second) && !lives[instance].failing[second],
+        |_, lesson| taught.push(lesson),
+    );
 }
 
 fn judged(second: usize) -> bool {
@@ -220,21 +86,9 @@ fn judged(second: usize) -> bool {
 }
 
 /// Plays a run's readings to a fleet.
-fn replay(
-    lives: &[Life],
-    model: Option<&std::sync::Arc<Model>>,
-    mut each: impl FnMut(usize, &Fleet),
-) {
-    let mut fleet = Fleet::new(model.cloned());
-    for second in 0..SECONDS {
-        let now: Vec<(&str, &Reading)> = NAMES
-            .iter()
-            .zip(lives)
-            .map(|(name, life)| (*name, &life.readings[second]))
-            .collect();
-        fleet.tick(now);
-        each(second, &fleet);
-    }
+fn replay(lives: &[Life], model: Option<&std::sync::Arc<Model>>, each: impl FnMut(usize, &Fleet)) {
+    let readings: Vec<_> = lives.iter().map(|life| &life.readings[..]).collect();
+    lessons::replay(Fleet::new(model.cloned()), &NAMES, &readings, each);
 }
 
 /// How good a model was found.
@@ -427,8 +281,10 @@ mod tests {
             seed: 1,
         };
         let mut steps = 0;
-        let model = train(&effort, || steps += 1).unwrap();
-        assert_eq!(steps, effort.steps());
+        let parts = parts(&effort, || steps += 1);
+        assert_eq!(steps, lives(&effort));
+        let model = lessons::train(&parts, &effort, corpus(&effort), || {}).unwrap();
+        assert!(model.card.calibration.len() > 1 && model.card.positives[0] > 0);
         let found = evaluate(&model, 1, 1, || {});
         assert!(found.gradual.auc.value > 0.75, "{:?}", found.gradual);
         assert!(found.horizons.iter().all(|f| f.ece.value < 0.2));

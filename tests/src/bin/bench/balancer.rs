@@ -1,16 +1,22 @@
 //! Load balancers that one would use instead, in front of three instances.
 
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 use testbed::agent::sibling;
 use testbed::process::Process;
+use testbed::scenario::INSTANCES;
 use testbed::topology::{Family, Instance, Topology};
 use testbed::traffic::program::PORT;
 
 use crate::PEERS;
 use crate::probe;
 
-const READY_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+const READY_LIMIT: Duration = Duration::from_secs(10);
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,27 +25,96 @@ pub(crate) enum Balancer {
     HaProxy,
     /// Translates addresses by turns, and checks nothing.
     Dnat,
+    /// One instance has the address, the next one gets it when two checks 100 ms apart have failed: what keepalived does, without
+    /// its negotiation.
+    Moved,
 }
 
 /// What runs, for as long as it lives.
 #[expect(dead_code, reason = "held for what dropping it ends")]
-pub(crate) struct Running(Option<(Process, TempDir)>);
+pub(crate) enum Running {
+    Proxy(Process, TempDir),
+    Kernel,
+    Checker(Checker),
+}
 
 impl Balancer {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::HaProxy => "HAProxy",
             Self::Dnat => "nftables DNAT",
+            Self::Moved => "address move",
         }
     }
 
-    /// Balances both services over all instances.
+    /// Balances both services over all instances, or gives them to the first.
     pub(crate) fn start(self, topology: &Topology) -> Result<Running> {
         topology.forward()?;
         match self {
-            Self::HaProxy => proxy(topology).map(|running| Running(Some(running))),
-            Self::Dnat => translate(topology).map(|()| Running(None)),
+            Self::HaProxy => proxy(topology).map(|(process, files)| Running::Proxy(process, files)),
+            Self::Dnat => translate(topology).map(|()| Running::Kernel),
+            Self::Moved => Checker::start(topology).map(Running::Checker),
         }
+    }
+
+    /// The address that clients connect to.
+    pub(crate) fn address(self) -> IpAddr {
+        match self {
+            Self::HaProxy | Self::Dnat => Family::V4.client_gateway(),
+            Self::Moved => Family::V4.vni(),
+        }
+    }
+
+    /// Over how many instances connections are spread.
+    pub(crate) fn spread(self) -> usize {
+        match self {
+            Self::HaProxy | Self::Dnat => INSTANCES,
+            Self::Moved => 1,
+        }
+    }
+}
+
+/// Checks who has the address, and moves it.
+pub(crate) struct Checker {
+    _stop: Sender<()>,
+}
+
+impl Checker {
+    const INTERVAL: Duration = Duration::from_millis(100);
+    const FALL: usize = 2;
+
+    fn start(topology: &Topology) -> Result<Self> {
+        let [first, second] = [&topology.instances[0], &topology.instances[1]];
+        topology.route_plainly(first)?;
+        let checked = SocketAddr::new(first.address(Family::V4), probe::PORT);
+        let ip = PEERS.find(&["ip"])?;
+        let route = format!(
+            "route replace {}/32 via {} dev {} onlink",
+            Family::V4.vni(),
+            second.address(Family::V4),
+            second.link
+        );
+        let (stop, stopped) = channel::<()>();
+        let check = move || {
+            let mut failed = 0;
+            while failed < Self::FALL {
+                if !matches!(
+                    stopped.recv_timeout(Self::INTERVAL),
+                    Err(RecvTimeoutError::Timeout)
+                ) {
+                    return;
+                }
+                let answer = TcpStream::connect_timeout(&checked, Self::INTERVAL);
+                failed = if answer.is_ok() { 0 } else { failed + 1 };
+            }
+            let words: Vec<&str> = route.split_whitespace().collect();
+            if let Err(error) = ip.first_line(&words) {
+                eprintln!("{error:#}");
+            }
+        };
+        // A thread stays in the namespace in which it was started. It ends when nobody holds the other end.
+        topology.host.run(|| drop(thread::spawn(check)))?;
+        Ok(Self { _stop: stop })
     }
 }
 

@@ -1,4 +1,5 @@
-//! What an instance's failure does to connections and to new requests: here, behind HAProxy and behind nftables' DNAT.
+//! What an instance's failure does to connections and to new requests: here, behind HAProxy, behind nftables' DNAT and where an
+//! address is moved.
 //!
 //! Long-lived connections are the traffic programs', of which every byte is checked at both ends; new requests are those of
 //! a prober that opens a connection for each.
@@ -36,10 +37,11 @@ enum Front {
 }
 
 impl Front {
-    const ALL: [Self; 3] = [
+    const ALL: [Self; 4] = [
         Self::Ours,
         Self::Theirs(Balancer::HaProxy),
         Self::Theirs(Balancer::Dnat),
+        Self::Theirs(Balancer::Moved),
     ];
 }
 
@@ -68,13 +70,18 @@ impl Trial {
     }
 }
 
-pub(crate) fn run(effort: Effort) -> Result<Results> {
+pub(crate) fn run(effort: &Effort) -> Result<Results> {
     let mut results = Results::new("failure", METHOD);
     let rounds = effort.rounds.div_ceil(5);
     for fault in FAULTS {
         let mut trials: Vec<Vec<Trial>> = Front::ALL.iter().map(|_| Vec::new()).collect();
         for _ in 0..rounds {
             for (front, trials) in Front::ALL.into_iter().zip(&mut trials) {
+                let name = format!("{fault}, {front}");
+                if !effort.wants(&name) {
+                    continue;
+                }
+                effort.progress(&name);
                 match trial(front, fault) {
                     Ok(trial) => trials.push(trial),
                     Err(error) if front == Front::Ours => return Err(error),
@@ -101,10 +108,11 @@ fn rows(fault: Fault, front: Front, trials: &[Trial]) -> [Row; 3] {
         |value: fn(&Trial) -> f64| Spread::of(&trials.iter().map(value).collect::<Vec<_>>());
     let sum = |value: fn(&Trial) -> usize| trials.iter().map(value).sum::<usize>();
     let kept = spread(Trial::kept_percent);
-    let row = |what: &str, value, unit, note| Row {
-        what: format!("{fault}, {what}, {front}"),
+    let row = |what: &str, value, unit: &'static str, note| Row {
+        what: format!("{fault}: {what}, {front}"),
+        panel: format!("{fault}: {what}"),
         value,
-        unit,
+        unit: unit.into(),
         note,
         ..Row::default()
     };
@@ -151,7 +159,7 @@ fn trial(front: Front, fault: Fault) -> Result<Trial> {
         }
         Front::Theirs(balancer) => {
             let running = balancer.start(&topology)?;
-            (None, Some(running), Family::V4.client_gateway())
+            (None, Some(running), balancer.address())
         }
     };
     let service = std::net::SocketAddr::new(address, service(Family::V4).port());
@@ -177,7 +185,7 @@ fn trial(front: Front, fault: Fault) -> Result<Trial> {
         Some(flows) => most_active(flows)?,
         None => topology.instances[0].name.clone(),
     };
-    let hit = hit(before.as_deref(), &victim);
+    let hit = hit(front, before.as_deref(), &victim);
     let fault_ns = monotonic_ns();
     client.mark(fault_ns)?;
     strike(fault, &victim, &topology, &mut servers)?;
@@ -195,17 +203,18 @@ fn trial(front: Front, fault: Fault) -> Result<Trial> {
 /// The service and what answers probes. Behind the others each instance has an address of its own.
 fn servers(front: Front, instance: &Instance) -> Result<[Process; 2]> {
     let service = match front {
-        Front::Ours => serve(instance)?,
+        Front::Ours | Front::Theirs(Balancer::Moved) => serve(instance)?,
         Front::Theirs(_) => balancer::serve(instance)?,
     };
     Ok([service, echo::start(&instance.namespace, probe::PORT)?])
 }
 
 /// How many connections the victim serves: as the agent has it, or the share that is everybody's.
-fn hit(flows: Option<&[Flow]>, victim: &str) -> usize {
-    let Some(flows) = flows else {
-        return CONNECTIONS / INSTANCES;
-    };
+fn hit(front: Front, flows: Option<&[Flow]>, victim: &str) -> usize {
+    if let Front::Theirs(balancer) = front {
+        return CONNECTIONS / balancer.spread();
+    }
+    let flows = flows.unwrap_or_default();
     let of_it = flows.iter().filter(|flow| {
         flow.protocol == "tcp" && flow.active == victim && flow.state == "established"
     });

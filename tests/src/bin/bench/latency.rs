@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use testbed::agent::Agent;
+use testbed::agent::{Agent, Flow};
 use testbed::clock::wait_until;
 
 use crate::echo::{self, MESSAGE, Use};
@@ -22,6 +22,11 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Requests of a round, by packets of the other benches.
 const PER_PACKET: u32 = 50;
 const DIRECT: usize = 0;
+const MIRRORED: &str = "VNI, 1 mirror, semi-sync";
+const LATE: &str = "VNI, 1 mirror, semi-sync, 20 ms late";
+const LATE_BY: Duration = Duration::from_millis(20);
+/// A mirror that is late for so long is relied on no more: the agent's default and some.
+const DEMOTED: Duration = Duration::from_millis(1_500);
 /// In per mille, what they are called, and what may be added to a direct veth, µs.
 const PERCENTILES: [(usize, &str, Option<f64>); 3] = [
     (500, "p50", Some(10.0)),
@@ -36,7 +41,7 @@ struct Measured {
     rounds: Vec<[f64; 3]>,
 }
 
-pub(crate) fn run(effort: Effort) -> Result<Results> {
+pub(crate) fn run(effort: &Effort) -> Result<Results> {
     let mut results = Results::new("latency", METHOD);
     machine::use_others()?;
     let theirs = Theirs::set_up()?;
@@ -45,12 +50,14 @@ pub(crate) fn run(effort: Effort) -> Result<Results> {
     machine::pin()?;
     results.missing.clone_from(&theirs.missing);
     let mut all = Vec::new();
-    for way in theirs.ways.iter().chain(&ours.ways) {
+    let ways = theirs.ways.iter().chain(&ours.ways).enumerate();
+    for (_, way) in ways.filter(|(place, way)| *place == DIRECT || effort.wants(way.name)) {
         all.push(open(way, &theirs, &ours, &mut agent)?);
     }
     let requests = effort.packets / PER_PACKET;
     // One round more, which is not kept.
     for round in 0..=effort.rounds {
+        effort.progress(&format!("round {round} of {}", effort.rounds));
         for measured in &mut all {
             let name = measured.way.name;
             let percentiles = measure(&mut measured.stream, requests).context(name)?;
@@ -59,7 +66,60 @@ pub(crate) fn run(effort: Effort) -> Result<Results> {
             }
         }
     }
-    let notes = all.iter().map(|measured| note(measured, &agent));
+    results.rows.extend(rows(&all, &agent)?);
+    if effort.wants(LATE) {
+        let direct = all.swap_remove(DIRECT);
+        let late = late(direct, &theirs, &ours, &mut agent, effort)?;
+        let rows = rows(&late, &agent)?;
+        // The base has its rows already.
+        results
+            .rows
+            .extend(rows.into_iter().filter(|row| row.ratio.is_some()));
+    }
+    Ok(results)
+}
+
+/// One mirror's replies come late. In rounds of their own, because its instance serves in the other ways too.
+fn late(
+    mut direct: Measured,
+    theirs: &Theirs,
+    ours: &Ours,
+    agent: &mut Agent<'_>,
+    effort: &Effort,
+) -> Result<[Measured; 2]> {
+    direct.rounds.clear();
+    let way = ours.ways.iter().find(|way| way.name == MIRRORED);
+    let mut way = way.context("no such way")?.clone();
+    way.name = LATE;
+    let mut mirrored = open(&way, theirs, ours, agent)?;
+    measure(&mut mirrored.stream, 1)?;
+    let flow = flow_of(&mirrored, agent)?.context("the agent does not know the connection")?;
+    let mirror = flow
+        .replicas
+        .iter()
+        .find(|replica| replica.role == "mirror");
+    let mirror = &mirror.context("the connection has no mirror")?.instance;
+    let _late = ours.topology.instance(mirror)?.delay(LATE_BY)?;
+    let start = Instant::now();
+    while start.elapsed() < DEMOTED {
+        measure(&mut mirrored.stream, 1)?;
+    }
+    let mut all = [direct, mirrored];
+    let requests = effort.packets / PER_PACKET;
+    for round in 1..=effort.rounds {
+        effort.progress(&format!("{LATE}, round {round} of {}", effort.rounds));
+        for measured in &mut all {
+            let percentiles = measure(&mut measured.stream, requests)?;
+            measured.rounds.push(percentiles);
+        }
+    }
+    Ok(all)
+}
+
+/// Rows by percentile, compared with the first of the ways.
+fn rows(all: &[Measured], agent: &Agent<'_>) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let notes = all.iter().map(|measured| note(measured, agent));
     let notes: Vec<String> = notes.collect::<Result<_>>()?;
     for (index, (_, name, limit)) in PERCENTILES.into_iter().enumerate() {
         let of = |measured: &Measured| measured.rounds.iter().map(|round| round[index]).collect();
@@ -70,12 +130,13 @@ pub(crate) fn run(effort: Effort) -> Result<Results> {
             let added: Vec<f64> = pairs().map(|(value, base)| value - base).collect();
             let added = Spread::of(&added).median;
             let is_base = std::ptr::eq(measured, &all[DIRECT]);
-            results.rows.push(Row {
+            rows.push(Row {
                 what: format!("{name}, {}", measured.way.name),
+                panel: name.into(),
                 against: (!is_base).then(|| "direct veth".into()),
                 ratio: (!is_base).then(|| Spread::of_ratios(pairs())),
                 value: Spread::of(&samples),
-                unit: "us",
+                unit: "us".into(),
                 goal: limit
                     .filter(|_| measured.way.ours)
                     .map(|limit| Goal::at_most((added * 10.0).round() / 10.0, limit, "us added")),
@@ -86,7 +147,7 @@ pub(crate) fn run(effort: Effort) -> Result<Results> {
             });
         }
     }
-    Ok(results)
+    Ok(rows)
 }
 
 fn open(way: &Way, theirs: &Theirs, ours: &Ours, agent: &mut Agent<'_>) -> Result<Measured> {
@@ -125,9 +186,7 @@ fn note(measured: &Measured, agent: &Agent<'_>) -> Result<String> {
     if measured.way.mirrors == 0 {
         return Ok(String::new());
     }
-    let port = measured.stream.local_addr()?.port().to_string();
-    let flows = agent.flows()?;
-    let flow = flows.iter().find(|flow| flow.client.ends_with(&port));
+    let flow = flow_of(measured, agent)?;
     let warm = flow.map_or(0, |flow| {
         let replicas = flow.replicas.iter();
         replicas
@@ -135,4 +194,11 @@ fn note(measured: &Measured, agent: &Agent<'_>) -> Result<String> {
             .count()
     });
     Ok(format!("({warm} of {} mirrors warm)", measured.way.mirrors))
+}
+
+/// The connection as the agent has it.
+fn flow_of(measured: &Measured, agent: &Agent<'_>) -> Result<Option<Flow>> {
+    let port = measured.stream.local_addr()?.port().to_string();
+    let flows = agent.flows()?;
+    Ok(flows.into_iter().find(|flow| flow.client.ends_with(&port)))
 }

@@ -6,13 +6,14 @@ use anyhow::{Context, Result};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::utsname::uname;
 use nix::unistd::Pid;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 /// The highest priority that is not real time.
 const NICENESS: i32 = -20;
 
 /// What figures depend on.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) kernel: String,
     pub(crate) cpu: String,
@@ -32,14 +33,14 @@ impl Machine {
                 .unwrap_or_default()
                 .trim_start_matches([' ', '\t', ':'])
                 .into(),
-            cpus: cpus(),
+            cpus: cpus_configured(),
         }
     }
 }
 
-/// How many processors there are.
-pub(crate) fn cpus() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+/// The day by UTC, as ISO 8601 writes it.
+pub(crate) fn today() -> String {
+    OffsetDateTime::now_utc().date().to_string()
 }
 
 /// The last minute's load average.
@@ -47,6 +48,26 @@ pub(crate) fn load() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let first = text.split(' ').next().and_then(|word| word.parse().ok());
     first.unwrap_or_default()
+}
+
+/// Has the kernel give back pages of its allocations of objects in which there are none, so that new objects need new ones.
+pub(crate) fn shrink_slabs() {
+    let caches = fs::read_dir("/sys/kernel/slab").into_iter().flatten();
+    for cache in caches.flatten() {
+        // Where it cannot be done, figures are a little too small.
+        let _ = fs::write(cache.path().join("shrink"), "1");
+    }
+}
+
+/// What the kernel's allocations of objects take that it cannot give back.
+pub(crate) fn slab_bytes() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("SUnreclaim:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kib: u64 = kib.context("no SUnreclaim in /proc/meminfo")?.parse()?;
+    Ok(kib * 1024)
 }
 
 /// Keeps the calling thread, and what it starts from now on, on one processor: the last one,
@@ -76,7 +97,7 @@ pub(crate) fn use_others() -> Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set).context("leave a processor")
 }
 
-/// Not `available_parallelism`, which is 1 on a thread that is pinned.
+/// How many processors there are. Not `available_parallelism`, which is 1 on a thread that is pinned.
 fn cpus_configured() -> usize {
     let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
     let last = online.trim().rsplit(['-', ',']).next();

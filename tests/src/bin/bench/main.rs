@@ -2,21 +2,28 @@
 
 mod assemble;
 mod balancer;
+mod changes;
 mod cloning;
+mod document;
 mod echo;
 mod failure;
 mod frame;
 mod latency;
 mod machine;
+mod many;
 mod mirrors;
+mod names;
+mod opening;
 mod operate;
 mod probe;
 mod report;
 mod rig;
+mod routing;
 mod scale;
 mod stats;
 mod steering;
 mod sys;
+mod tables;
 mod throughput;
 mod ways;
 
@@ -24,9 +31,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use document::Section;
 use machine::Machine;
+pub(crate) use names::{Effort, Name};
 use report::Results;
 use serde::Serialize;
 use testbed::cleanup;
@@ -50,6 +59,7 @@ Examples:
   bench steering                     one of them
   bench steering --quick             a few rounds: does it run at all?
   bench --json results.json          and the numbers in a file
+  bench cloning --case TEE           only cases whose names contain that
   bench --list                       what there is"
 )]
 struct Cli {
@@ -65,94 +75,21 @@ struct Cli {
     /// Few and short rounds.
     #[arg(long)]
     quick: bool,
+    /// Measure only cases whose names contain this, and what they are compared with.
+    #[arg(long, value_name = "TEXT", conflicts_with = "write_docs")]
+    case: Option<String>,
+    /// Put the results into benchmarks.json in this folder, and write benchmarks.md and its plots from it.
+    #[arg(long, value_name = "DIR")]
+    write_docs: Option<PathBuf>,
+    /// Write benchmarks.md and its plots in this folder from the results that are there, and measure nothing.
+    #[arg(long, value_name = "DIR")]
+    render: Option<PathBuf>,
+    /// What the sources are, by git.
+    #[arg(long, value_name = "COMMIT", hide = true)]
+    revision: Option<String>,
     /// Be the server that the benches talk to.
     #[arg(long, hide = true, value_name = "PORT")]
     serve: Option<u16>,
-}
-
-/// A bench.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Name {
-    /// Cost of a packet in each program
-    Steering,
-    /// Packets per second with copies
-    Cloning,
-    /// Request and response
-    Latency,
-    /// Bytes per second
-    Throughput,
-    /// Connections and requests when an instance fails
-    Failure,
-    /// Memory and time with a million flows
-    Scale,
-    /// What an operator waits for with a million flows
-    Operate,
-}
-
-impl Name {
-    const ALL: &'static [Self] = &[
-        Self::Steering,
-        Self::Cloning,
-        Self::Latency,
-        Self::Throughput,
-        Self::Failure,
-        Self::Scale,
-        Self::Operate,
-    ];
-
-    fn about(self) -> &'static str {
-        match self {
-            Self::Steering => "steering    ns per packet in each program, on 1 to a million flows",
-            Self::Cloning => {
-                "cloning     packets/s with 0 to 3 mirrors; tc mirred, nftables dup, TEE"
-            }
-            Self::Latency => {
-                "latency     request and response; direct veth, nftables DNAT, HAProxy"
-            }
-            Self::Throughput => "throughput  1 and 64 streams, both directions; the same",
-            Self::Failure => {
-                "failure     connections kept, requests failed; HAProxy, nftables DNAT"
-            }
-            Self::Scale => {
-                "scale       a million flows: memory, look-up, takeover; a steering table"
-            }
-            Self::Operate => {
-                "operate     a million flows: what an operator waits for, under traffic"
-            }
-        }
-    }
-
-    fn run(self, effort: Effort) -> Result<Results> {
-        match self {
-            Self::Steering => steering::run(effort),
-            Self::Cloning => cloning::run(effort),
-            Self::Latency => latency::run(effort),
-            Self::Throughput => throughput::run(effort),
-            Self::Failure => failure::run(effort),
-            Self::Scale => scale::run(effort),
-            Self::Operate => operate::run(effort),
-        }
-    }
-}
-
-/// How much is measured.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Effort {
-    /// Pairs.
-    pub(crate) rounds: usize,
-    /// Packets of one side of a pair.
-    pub(crate) packets: u32,
-}
-
-impl Effort {
-    const FULL: Self = Self {
-        rounds: 15,
-        packets: 100_000,
-    };
-    const QUICK: Self = Self {
-        rounds: 3,
-        packets: 20_000,
-    };
 }
 
 #[derive(Serialize)]
@@ -176,9 +113,12 @@ fn run(cli: &Cli) -> Result<()> {
     if let Some(port) = cli.serve {
         return echo::serve(port);
     }
+    if let Some(dir) = &cli.render {
+        return document::render(dir);
+    }
     if cli.list {
         for name in Name::ALL {
-            println!("{}", name.about());
+            println!("{:<10}  {}", name.label(), name.about());
         }
         return Ok(());
     }
@@ -187,11 +127,6 @@ fn run(cli: &Cli) -> Result<()> {
         [] => Name::ALL,
         names => names,
     };
-    let effort = if cli.quick {
-        Effort::QUICK
-    } else {
-        Effort::FULL
-    };
     let mut document = Document {
         machine: Machine::detect(),
         version: env!("CARGO_PKG_VERSION"),
@@ -199,11 +134,13 @@ fn run(cli: &Cli) -> Result<()> {
     };
     let Machine { kernel, cpu, cpus } = &document.machine;
     println!("Linux {kernel}, {cpus} x {cpu}");
-    for name in names {
-        let before = machine::load();
-        let mut results = name.run(effort).with_context(|| format!("{name:?}"))?;
-        results.load = [before, machine::load()];
+    for &name in names {
+        let effort = Effort::new(name, cli.quick, cli.case.clone());
+        let results = measure(name, &effort)?;
         results.print();
+        if let Some(dir) = &cli.write_docs {
+            document::keep(dir, section(cli, name, &effort, &results)?)?;
+        }
         document.benches.push(results);
         if let Some(path) = &cli.json {
             // After each, so that a bench that fails costs only itself.
@@ -212,4 +149,34 @@ fn run(cli: &Cli) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn measure(name: Name, effort: &Effort) -> Result<Results> {
+    eprintln!("{}: takes {}", name.label(), name.duration());
+    let before = machine::load();
+    let mut results = name.run(effort).with_context(|| name.label())?;
+    ensure!(
+        !results.rows.is_empty(),
+        "{}: no case has such a name",
+        name.label()
+    );
+    results.load = [before, machine::load()];
+    results.peers = name.peers();
+    Ok(results)
+}
+
+/// What is kept of a run for the document.
+fn section(cli: &Cli, name: Name, effort: &Effort, results: &Results) -> Result<Section> {
+    let quick = if cli.quick { " --quick" } else { "" };
+    // There is one way to the other: the file's.
+    let results = serde_json::from_value(serde_json::to_value(results)?)?;
+    Ok(Section {
+        machine: Machine::detect(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        revision: cli.revision.clone(),
+        date: machine::today(),
+        command: format!("cargo xtask bench {}{quick} --write-docs", name.label()),
+        seconds: effort.elapsed().as_secs(),
+        results,
+    })
 }

@@ -11,9 +11,9 @@ use testbed::topology::{Family, Topology};
 use testbed::traffic::program::{Client, serve, service};
 use testbed::{full, memory};
 
-use crate::Effort;
 use crate::report::{Goal, Results, Row};
 use crate::stats::Spread;
+use crate::{Effort, many};
 
 const METHOD: &str = "mirror-ctl as a process from its start to its end, against an agent with copies of an established flow in its \
      table, while 60 checked connections run";
@@ -39,7 +39,10 @@ const VERBS: [(&str, &[&str], Option<f64>); 5] = [
     ("metrics", &["metrics"], None),
 ];
 
-pub(crate) fn run(effort: Effort) -> Result<Results> {
+const SWEEP: &str = "the agent with a million flows, idle but for looking through them";
+const ALL: &str = "flows --json, all of them";
+
+pub(crate) fn run(effort: &Effort) -> Result<Results> {
     let topology = Topology::create(2)?;
     let instances = topology.instances.iter();
     let _servers = instances.map(serve).collect::<Result<Vec<_>>>()?;
@@ -54,25 +57,40 @@ pub(crate) fn run(effort: Effort) -> Result<Results> {
     let mut results = Results::new("operate", METHOD);
     let pid = agent.status()?.pid;
     for (what, arguments, limit) in VERBS {
+        if !effort.wants(what) {
+            continue;
+        }
+        effort.progress(what);
         let samples = (0..effort.rounds).map(|_| timed(&agent, arguments));
         let value = Spread::of(&samples.collect::<Result<Vec<_>>>()?);
         results.rows.push(Row {
             what: format!("{what}, {flows} flows"),
             value,
-            unit: "ms",
+            unit: "ms".into(),
             goal: limit.map(|limit| Goal::at_most(value.median, limit, "ms")),
             ..Row::default()
         });
     }
-    results
-        .rows
-        .extend(all(&agent, pid, flows, effort.rounds.div_ceil(3))?);
+    if effort.wants(ALL) {
+        effort.progress(ALL);
+        let rounds = effort.rounds.div_ceil(3);
+        results.rows.extend(all(&agent, pid, flows, rounds)?);
+    }
+    if effort.wants(SWEEP) {
+        effort.progress(SWEEP);
+        results.rows.push(Row {
+            what: SWEEP.into(),
+            value: Spread::of(&[many::idle(&agent)?]),
+            unit: "ms/s".into(),
+            ..Row::default()
+        });
+    }
     let ended = client.finish()?;
     let broken = ended.connections.iter().filter(|c| !c.is_whole()).count();
     results.rows.push(Row {
         what: "longest wait of a connection meanwhile".into(),
         value: Spread::of(&[ended.summary.stall_ms.max]),
-        unit: "ms",
+        unit: "ms".into(),
         goal: Some(Goal::at_most(broken as f64, 0.0, "broken")),
         note: format!("{broken} of {CONNECTIONS} connections broken"),
         ..Row::default()
@@ -118,17 +136,17 @@ fn all(agent: &Agent<'_>, pid: u32, flows: usize, rounds: usize) -> Result<[Row;
             "{status}, {rows} of {flows} flows"
         );
     }
-    let row = |what: &str, samples: &[f64], unit, most: Option<f64>| {
+    let row = |what: &str, samples: &[f64], unit: &'static str, most: Option<f64>| {
         let value = Spread::of(samples);
         Row {
             what: what.into(),
             value,
-            unit,
+            unit: unit.into(),
             goal: most.map(|most| Goal::at_most(value.median, most, unit)),
             ..Row::default()
         }
     };
-    let mut time = row("flows --json, all of them", &times, "s", Some(5.0));
+    let mut time = row(ALL, &times, "s", Some(5.0));
     time.note = format!("{:.0} MiB", bytes as f64 / MIB);
     Ok([
         time,

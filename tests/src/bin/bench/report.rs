@@ -1,44 +1,52 @@
 //! Results, as a table for people and as JSON.
 
+use std::borrow::Cow;
+
 use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::stats::Spread;
 
 /// One bench's results.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Results {
-    pub(crate) bench: &'static str,
+    pub(crate) bench: Cow<'static, str>,
     /// What the figures are of, and how they came about.
-    pub(crate) method: &'static str,
+    pub(crate) method: Cow<'static, str>,
     pub(crate) rows: Vec<Row>,
     /// Peers that are not in the results, with why.
     pub(crate) missing: Vec<String>,
+    /// Versions of the peers that are.
+    #[serde(default)]
+    pub(crate) peers: Vec<String>,
     /// The machine's load averages before and after.
     pub(crate) load: [f64; 2],
 }
 
 /// One line.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) what: String,
+    /// What is drawn in one frame, on one scale, with the rows of the same; by default those of the same unit.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) panel: String,
     /// Against what the ratio is.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) against: Option<String>,
     /// Of each measurement to the one of `against` in the same round.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ratio: Option<Spread>,
     pub(crate) value: Spread,
-    pub(crate) unit: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Cow<'static, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) goal: Option<Goal>,
     /// What else is to be known.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) note: String,
 }
 
 /// What a row is to reach.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Goal {
     pub(crate) text: String,
     pub(crate) met: bool,
@@ -63,8 +71,8 @@ impl Goal {
 impl Results {
     pub(crate) fn new(bench: &'static str, method: &'static str) -> Self {
         Self {
-            bench,
-            method,
+            bench: bench.into(),
+            method: method.into(),
             ..Self::default()
         }
     }
@@ -76,9 +84,7 @@ impl Results {
         println!("load average {before:.1} before, {after:.1} after\n");
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED);
-        table.set_header([
-            "what", "ratio", "to", "median", "min", "IQR", "max", "unit", "goal", "note",
-        ]);
+        table.set_header(COLUMNS);
         for row in &self.rows {
             table.add_row(row.cells());
         }
@@ -94,8 +100,16 @@ impl Results {
     }
 }
 
+/// Headings of [`Row::cells`].
+pub(crate) const COLUMNS: [&str; 10] = [
+    "what", "ratio", "to", "median", "min", "IQR", "max", "unit", "goal", "note",
+];
+
 impl Row {
-    fn cells(&self) -> [String; 10] {
+    /// A panel that is no panel.
+    pub(crate) const NOT_DRAWN: &str = "-";
+
+    pub(crate) fn cells(&self) -> [String; 10] {
         let ratio = self.ratio.map(|ratio| format!("{:.2}", ratio.median));
         let goal = self.goal.as_ref().map(|goal| {
             let met = if goal.met { "met" } else { "MISSED" };
@@ -110,7 +124,7 @@ impl Row {
             number(value.min),
             number(value.interquartile_range()),
             number(value.max),
-            self.unit.into(),
+            self.unit.clone().into_owned(),
             goal.unwrap_or_default(),
             self.note.clone(),
         ]
@@ -118,7 +132,7 @@ impl Row {
 }
 
 /// With as many digits as it is worth.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let decimals = match value.abs() {
         1000.0.. => 0,
         100.0.. => 1,

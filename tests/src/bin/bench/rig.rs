@@ -6,17 +6,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use aya::maps::lpm_trie::Key;
 use aya::maps::{
-    Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray,
+    Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray,
 };
 use aya::programs::{ProgramFd, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use mirror_common::ethernet::Addresses;
 use mirror_common::flow::{Flow, FlowKey, TcpFlow, ipv4, protocol, state};
 use mirror_common::instance::{Instance, state as health};
-use mirror_common::limits::{REPLICAS, STEERING_BUCKETS};
+use mirror_common::limits::{MIRRORED_FLOWS, REPLICAS, STEERING_BUCKETS, VNIS};
 use mirror_common::reason::Reason;
 use mirror_common::replica_set::ReplicaSet;
+use mirror_common::steering::Source;
 use mirror_common::tcp::{Replica, TcpSync, flag as replica_flag, option, slot};
 use mirror_common::time;
 use mirror_common::vni::{Vni, VniKey, flag};
@@ -29,8 +31,6 @@ use crate::frame::{CLIENT_PORT, Segment, VNI_PORT, bit};
 
 /// Names the eBPF object.
 const OBJECT_VARIABLE: &str = "MIRROR_EBPF_OBJECT";
-/// A little more than the greatest number of flows that is measured.
-const FLOWS_MAX: u32 = 1_100_000;
 /// Numbers of the flows' first bytes.
 pub(crate) const CLIENT_SEQ: u32 = 1001;
 const CANONICAL_ISN: u32 = 5000;
@@ -52,6 +52,8 @@ pub(crate) struct Rig {
     /// The tables of flows once more: unmirrored, mirrored.
     pub(crate) flow_fds: [OwnedFd; 2],
     counters: PerCpuArray<MapData, u64>,
+    /// How many flows there are with how many mirrors.
+    opened: [u32; REPLICAS],
     client_link: u32,
     links: Vec<u32>,
     /// It holds its inner maps.
@@ -73,9 +75,6 @@ impl Rig {
         let path = object()?;
         let mut loader = EbpfLoader::new();
         loader.override_global("AYA_LOG_LEVEL", &0u8, true);
-        for name in ["FLOWS", "MIRRORED_FLOWS"] {
-            loader.map_max_entries(name, FLOWS_MAX);
-        }
         let mut ebpf = loader
             .load_file(&path)
             .with_context(|| format!("load {}", path.display()))?;
@@ -100,6 +99,7 @@ impl Rig {
             flows: take(&mut ebpf, "FLOWS")?,
             mirrored: take(&mut ebpf, "MIRRORED_FLOWS")?,
             counters: take(&mut ebpf, "COUNTERS")?,
+            opened: [0; REPLICAS],
             topology,
             ebpf,
             client_link,
@@ -154,6 +154,15 @@ impl Rig {
 
     /// Opens so many flows with so many mirrors, or puts them into their first state.
     pub(crate) fn open(&mut self, flows: u32, mirrors: usize) -> Result<()> {
+        // The table of mirrored flows is as large as users have it, and not for several kinds of a million.
+        let others: u32 = (1..REPLICAS)
+            .filter(|n| *n != mirrors)
+            .map(|n| self.opened[n])
+            .sum();
+        if mirrors > 0 && others + flows > MIRRORED_FLOWS {
+            self.close_all()?;
+        }
+        self.opened[mirrors] = self.opened[mirrors].max(flows);
         let flow = self.established(mirrors);
         for number in 0..flows {
             let key = key(number, mirrors);
@@ -166,26 +175,31 @@ impl Rig {
         Ok(())
     }
 
+    /// Takes all flows away.
+    pub(crate) fn close_all(&mut self) -> Result<()> {
+        for key in self.flows.keys().collect::<Result<Vec<_>, _>>()? {
+            self.flows.remove(&key)?;
+        }
+        for key in self.mirrored.keys().collect::<Result<Vec<_>, _>>()? {
+            self.mirrored.remove(&key)?;
+        }
+        self.opened = [0; REPLICAS];
+        Ok(())
+    }
+
     fn established(&self, mirrors: usize) -> TcpFlow {
         let replicas = mirrors + 1;
         let now_s = time::s(testbed::clock::monotonic_ns());
         let flow = Flow {
-            packets: 0,
             opened_s: now_s,
             seen_s: now_s,
             set: mirrors as u16,
-            timed_at: 0,
             ifindex: self.client_link,
             instances: members(replicas),
             addresses: Addresses::new(MacAddr::local(0, 2).0, MacAddr::local(0, 1).0),
             replicas: replicas as u8,
-            active: 0,
             state: state::ESTABLISHED,
-            takeovers: 0,
-            cold: 0,
-            marks: 0,
-            handshake: 0,
-            timed_end: 0,
+            ..Flow::default()
         };
         let mut sync = TcpSync {
             client_isn: CLIENT_SEQ - 1,
@@ -227,6 +241,9 @@ impl Rig {
 pub(crate) fn replica_seq(replica: usize) -> u32 {
     CANONICAL_ISN + 1 + 1_000_000_000 * replica as u32
 }
+
+/// Stands where the number of mirrors does, for the VNI without mirrors whose clients have a table of their own.
+pub(crate) const ZONED: usize = REPLICAS;
 
 /// The address of the VNI with so many mirrors. The first is the topology's.
 pub(crate) fn vni_address(mirrors: usize) -> Ipv4Addr {
@@ -340,16 +357,54 @@ fn fill(ebpf: &mut Ebpf, topology: &Topology, client_link: u32, links: &[u32]) -
         }
         set_ports.set(number, &inner, 0)?;
     }
+    fill_zones(ebpf, &mut vnis, &mut steering)?;
     Ok((instances, steering, set_ports))
 }
 
-/// A table in which every bucket names one set.
-pub(crate) fn steering_table(set: u32) -> Result<Array<MapData, u32>> {
-    let mut table = Array::create(STEERING_BUCKETS, 0)?;
-    for bucket in 0..STEERING_BUCKETS {
-        table.set(bucket, set, 0)?;
+/// The VNI without mirrors once more, with a table for the clients of 1,024 prefixes, which are all there are.
+fn fill_zones(
+    ebpf: &mut Ebpf,
+    vnis: &mut HashMap<MapData, VniKey, Vni>,
+    steering: &mut ArrayOfMaps<MapData, Array<MapData, u32>>,
+) -> Result<()> {
+    const BITS: u32 = 10;
+    let number = ZONED as u32;
+    let address = VniKey {
+        address: ipv4(u32::from_ne_bytes(vni_address(ZONED).octets())),
+    };
+    let vni = Vni {
+        vni: number as u16,
+        flags: flag::ZONED,
+        lag_bytes_max: LAG_BYTES_MAX,
+        lag_ms_max: LAG_MS_MAX,
+        handshake_ms: LAG_MS_MAX,
+        ..Vni::default()
+    };
+    vnis.insert(address, vni, 0)?;
+    steering.set(number, &steering_table(0)?, 0)?;
+    steering.set(VNIS, &steering_table(0)?, 0)?;
+    let mut sources: LpmTrie<MapData, Source, u32> = take(ebpf, "SOURCES")?;
+    for prefix in 0..1u32 << BITS {
+        let client = ipv4((prefix << (u32::BITS - BITS)).to_be());
+        let source = Source {
+            vni: number,
+            client,
+        };
+        // Behind the VNI's number and what all mapped addresses begin with.
+        let bits = Source::VNI_BITS + 96 + BITS;
+        sources.insert(&Key::new(bits, source), VNIS, 0)?;
     }
-    Ok(table)
+    Ok(())
+}
+
+/// A table in which every bucket names one set, made as the agent makes them.
+pub(crate) fn steering_table(set: u32) -> Result<Array<MapData, u32>> {
+    let definition =
+        aya_obj::Map::new_from_params(crate::sys::MAP_ARRAY, 4, 4, STEERING_BUCKETS, 0);
+    let data = MapData::create(definition, "STEERING_inner", None)?;
+    let buckets: Vec<u32> = (0..STEERING_BUCKETS).collect();
+    crate::sys::update_batch(data.fd().as_fd(), &buckets, &vec![set; buckets.len()])?;
+    Ok(Array::try_from(Map::from_map_data(data)?)?)
 }
 
 fn fd_of(ebpf: &Ebpf, name: &str) -> Result<OwnedFd> {

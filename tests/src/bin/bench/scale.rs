@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use mirror_common::instance::state as health;
-use mirror_common::limits::STEERING_BUCKETS;
 use mirror_common::reason::Reason;
 
 use crate::assemble::{self, Feed, Feeder, Then};
@@ -13,33 +12,57 @@ use crate::report::{Goal, Results, Row};
 use crate::rig::{self, Rig, from_client};
 use crate::stats::Spread;
 use crate::steering::{CLIENT_OFFSET_IN, FEW, MANY, PAYLOAD, SOME, frame, pairs};
-use crate::{Effort, machine, sys};
+use crate::{Effort, machine, many, opening, sys, tables};
 
-const METHOD: &str = "memory by the kernel's account of the maps; a look-up as in `steering`, with nothing around it";
+const METHOD: &str = "memory by the growth of the kernel's slabs, with the table by its own account; a look-up as in `steering`, with nothing around it";
 /// Flows that are taken over at once.
 const TAKEN_OVER: u32 = 100_000;
 /// Map writes of a round.
 const WRITES: u32 = 1_000;
-const TABLES: u32 = 20;
 /// Mirrors, and the bytes that a flow with them may take, all in.
 const MEMORY: [(usize, f64); 2] = [(0, 128.0), (3, 384.0)];
 
-pub(crate) fn run(effort: Effort) -> Result<Results> {
+pub(crate) fn run(effort: &Effort) -> Result<Results> {
     let mut results = Results::new("scale", METHOD);
     let mut rig = Rig::set_up()?;
-    results.rows.extend(lookups(&mut rig, effort)?);
-    for (mirrors, limit) in MEMORY {
-        results.rows.push(memory(&mut rig, mirrors, limit)?);
+    let wants = |part| {
+        let wanted = effort.wants(part);
+        if wanted {
+            effort.progress(part);
+        }
+        wanted
+    };
+    if wants("memory") {
+        for (mirrors, limit) in MEMORY {
+            results.rows.push(memory(&mut rig, mirrors, limit)?);
+        }
+    }
+    if wants("look-up") {
+        results.rows.extend(lookups(&mut rig, effort)?);
     }
     machine::pin()?;
-    results.rows.push(writes(&mut rig, effort)?);
-    results.rows.push(takeover(&mut rig)?);
-    results.rows.extend(tables(&mut rig)?);
+    if wants("write that is a takeover") {
+        rig.open(MANY, 3)?;
+        results.rows.push(writes(&mut rig, effort)?);
+    }
+    if wants("flows taken over") {
+        results.rows.push(takeover(&mut rig)?);
+    }
+    if wants("flows opened") {
+        results.rows.extend(opening::rows(&mut rig, effort)?);
+    }
+    if wants("table") {
+        results.rows.extend(tables::computed(effort));
+        results.rows.extend(tables::written(&mut rig)?);
+    }
+    if wants("VNIs") {
+        results.rows.extend(many::rows(effort)?);
+    }
     Ok(results)
 }
 
 /// Nanoseconds of one look-up.
-fn lookups(rig: &mut Rig, effort: Effort) -> Result<Vec<Row>> {
+fn lookups(rig: &mut Rig, effort: &Effort) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for flows in [FEW, SOME, MANY] {
         rig.open(flows, 0)?;
@@ -60,7 +83,7 @@ fn lookups(rig: &mut Rig, effort: Effort) -> Result<Vec<Row>> {
         rows.push(Row {
             what: format!("look-up in FLOWS, {flows} flows"),
             value: Spread::of(&samples),
-            unit: "ns",
+            unit: "ns".into(),
             ..Row::default()
         });
     }
@@ -80,22 +103,28 @@ fn key_bytes(key: &mirror_common::flow::FlowKey) -> [u8; 24] {
     bytes
 }
 
-/// Bytes per flow with the table's own part, at a million.
+/// Bytes per flow at a million: what the kernel's allocations of them take, and the table's own part.
 fn memory(rig: &mut Rig, mirrors: usize, limit: f64) -> Result<Row> {
+    rig.close_all()?;
+    machine::shrink_slabs();
+    let table = |rig: &Rig| sys::map_bytes(rig.flow_fds[usize::from(mirrors > 0)].as_fd());
+    let (empty, slabs) = (table(rig)?, machine::slab_bytes()?);
     rig.open(MANY, mirrors)?;
-    let table = &rig.flow_fds[usize::from(mirrors > 0)];
-    let per_flow = sys::map_bytes(table.as_fd())? as f64 / f64::from(MANY);
+    let allocated = machine::slab_bytes()?.saturating_sub(slabs);
+    let per_flow = (empty + allocated) as f64 / f64::from(MANY);
+    let counted = table(rig)? as f64 / f64::from(MANY);
     Ok(Row {
         what: format!("memory of a flow with {mirrors} mirror(s), table and all"),
         value: Spread::of(&[per_flow]),
-        unit: "B",
+        unit: "B".into(),
         goal: Some(Goal::at_most(per_flow, limit, "B")),
+        note: format!("{counted:.1} B before allocations are rounded up"),
         ..Row::default()
     })
 }
 
 /// Microseconds of the map write that takes an instance out, while there are a million flows.
-fn writes(rig: &mut Rig, effort: Effort) -> Result<Row> {
+fn writes(rig: &mut Rig, effort: &Effort) -> Result<Row> {
     let entry = rig.instances.get(&1, 0)?;
     let mut samples = Vec::new();
     for _ in 0..effort.rounds {
@@ -109,7 +138,7 @@ fn writes(rig: &mut Rig, effort: Effort) -> Result<Row> {
     Ok(Row {
         what: format!("write that is a takeover, {MANY} flows"),
         value,
-        unit: "us",
+        unit: "us".into(),
         goal: Some(Goal::at_most(value.median, 20.0, "us")),
         ..Row::default()
     })
@@ -146,36 +175,8 @@ fn takeover(rig: &mut Rig) -> Result<Row> {
     Ok(Row {
         what: format!("{TAKEN_OVER} flows taken over, packets back to back"),
         value: Spread::of(&[elapsed * 1e3]),
-        unit: "ms",
+        unit: "ms".into(),
         note: format!("{:.0} ns a flow", elapsed * 1e9 / f64::from(TAKEN_OVER)),
         ..Row::default()
     })
-}
-
-/// A steering table, from nothing to its place.
-fn tables(rig: &mut Rig) -> Result<[Row; 2]> {
-    let mut written = Vec::new();
-    let mut swapped = Vec::new();
-    for _ in 0..TABLES {
-        let start = Instant::now();
-        let table = rig::steering_table(0)?;
-        written.push(start.elapsed().as_secs_f64() * 1e3);
-        let start = Instant::now();
-        rig.steering.set(0, &table, 0)?;
-        swapped.push(start.elapsed().as_secs_f64() * 1e6);
-    }
-    let row = |what: String, samples: &[f64], unit| Row {
-        what,
-        value: Spread::of(samples),
-        unit,
-        ..Row::default()
-    };
-    Ok([
-        row(
-            format!("steering table of {STEERING_BUCKETS} buckets written"),
-            &written,
-            "ms",
-        ),
-        row("steering table swapped in".into(), &swapped, "us"),
-    ])
 }

@@ -1,9 +1,9 @@
 //! What a row of figures says: median with spread, and ratios of pairs that were measured together.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A distribution of repeated measurements.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
     pub(crate) min: f64,

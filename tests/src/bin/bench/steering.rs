@@ -13,14 +13,14 @@ use testbed::netns::Namespace;
 use crate::assemble::{self, Feed, Feeder, Then, XDP_PASS};
 use crate::frame::{HEADERS, Segment, bit};
 use crate::report::{Goal, Results, Row};
-use crate::rig::{self, Rig, from_client, from_replica};
+use crate::rig::{self, Rig, ZONED, from_client, from_replica};
 use crate::stats::Spread;
 use crate::{Effort, machine, sys};
 
 const METHOD: &str = "per packet by BPF_PROG_TEST_RUN on one processor, packet made anew each time, \
     less the same with an empty program; ratio: to a plain redirect";
 pub(crate) const CLIENT_OFFSET_IN: i16 = 26;
-const CLIENT_OFFSET_OUT: i16 = 30;
+pub(crate) const CLIENT_OFFSET_OUT: i16 = 30;
 /// Of a packet with data.
 pub(crate) const PAYLOAD: usize = 10;
 pub(crate) const FEW: u32 = 1;
@@ -81,6 +81,15 @@ fn cases() -> Vec<Case> {
         flows: &[MANY],
         ..client(what, mirrors, reason, Some(120.0))
     };
+    // Its flow is half-open since the first one: the same work but for a new entry, in the nearest caches.
+    let again = |what, mirrors, reason| Case {
+        flows: &[FEW],
+        ..opening(what, mirrors, reason)
+    };
+    let miss = |what, mirrors| Case {
+        known: false,
+        ..client(what, mirrors, Reason::NoFlow, None)
+    };
     let stranger = Segment {
         to: (std::net::Ipv4Addr::new(10, 77, 0, 1), 7000),
         ..data(0)
@@ -92,7 +101,18 @@ fn cases() -> Vec<Case> {
             flows: &[FEW, SOME],
             ..client("known flow, 3 mirrors", 3, Reason::Cloned, None)
         },
+        miss("no flow, no SYN: steered by its hash", 2),
+        again("SYN sent again, unmirrored", 0, Reason::Steered),
+        again("SYN sent again, 1 mirror", 1, Reason::Cloned),
         opening("SYN, unmirrored", 0, Reason::Steered),
+        Case {
+            segment: syn(ZONED),
+            ..opening(
+                "SYN, unmirrored, by the table of 1 of 1,024 prefixes",
+                0,
+                Reason::Steered,
+            )
+        },
         opening("SYN, 1 mirror", 1, Reason::Cloned),
         Case {
             segment: stranger,
@@ -138,7 +158,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-pub(crate) fn run(effort: Effort) -> Result<Results> {
+pub(crate) fn run(effort: &Effort) -> Result<Results> {
     rig::check_addresses()?;
     let mut results = Results::new("steering", METHOD);
     let mut rig = Rig::set_up()?;
@@ -148,12 +168,16 @@ pub(crate) fn run(effort: Effort) -> Result<Results> {
     results.rows.push(Row {
         what: "plain redirect (the floor)".into(),
         value: per_packet,
-        unit: "ns",
+        unit: "ns".into(),
         ..Row::default()
     });
     for case in cases() {
+        if !effort.wants(case.what) {
+            continue;
+        }
         let mut some = None;
         for &flows in case.flows {
+            effort.progress(&format!("{}, {flows} flows", case.what));
             let samples = measure(&mut rig, &case, flows, effort)?;
             let value = Spread::of(&samples);
             let mut note = String::new();
@@ -175,9 +199,10 @@ pub(crate) fn run(effort: Effort) -> Result<Results> {
                     samples.iter().copied().zip(floor.iter().copied()),
                 )),
                 value,
-                unit: "ns",
+                unit: "ns".into(),
                 goal,
                 note,
+                ..Row::default()
             });
         }
     }
@@ -190,7 +215,7 @@ fn sizes(rig: &Rig) -> Result<Vec<Row>> {
     let rows = rig.sizes()?.into_iter().map(|size| Row {
         what: format!("{}: instructions verified", size.name),
         value: Spread::of(&[f64::from(size.verified)]),
-        unit: "",
+        unit: "".into(),
         note: format!("{} B translated, {} B JITed", size.translated, size.jitted),
         ..Row::default()
     });
@@ -198,7 +223,7 @@ fn sizes(rig: &Rig) -> Result<Vec<Row>> {
 }
 
 /// Nanoseconds of a redirect by a devmap, by round.
-fn floor(rig: &Rig, effort: Effort) -> Result<Vec<f64>> {
+fn floor(rig: &Rig, effort: &Effort) -> Result<Vec<f64>> {
     let frame = frame(rig, &from_client(0, PAYLOAD, true), None);
     let feed = Feed {
         flows: 1,
@@ -214,7 +239,7 @@ fn floor(rig: &Rig, effort: Effort) -> Result<Vec<f64>> {
     pairs(host, &feeder, &frame, feed, rig.client_link(), effort)
 }
 
-fn measure(rig: &mut Rig, case: &Case, flows: u32, effort: Effort) -> Result<Vec<f64>> {
+fn measure(rig: &mut Rig, case: &Case, flows: u32, effort: &Effort) -> Result<Vec<f64>> {
     if case.known {
         rig.open(flows, case.mirrors)?;
     }
@@ -248,7 +273,7 @@ fn measure(rig: &mut Rig, case: &Case, flows: u32, effort: Effort) -> Result<Vec
 }
 
 /// Every flow is seen once before.
-fn warm_up(flows: u32, effort: Effort) -> u64 {
+fn warm_up(flows: u32, effort: &Effort) -> u64 {
     u64::from(flows.max(effort.packets))
 }
 
@@ -259,7 +284,7 @@ pub(crate) fn pairs(
     frame: &[u8],
     feed: Feed,
     ingress: u32,
-    effort: Effort,
+    effort: &Effort,
 ) -> Result<Vec<f64>> {
     let empty = assemble::constant(XDP_PASS)?;
     let bare = Feeder::new(frame, feed, &Then::Run(empty.as_fd()))?;

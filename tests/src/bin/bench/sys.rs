@@ -16,6 +16,7 @@ mod command {
     pub(super) const MAP_UPDATE: c_long = 2;
     pub(super) const PROG_LOAD: c_long = 5;
     pub(super) const PROG_TEST_RUN: c_long = 10;
+    pub(super) const MAP_UPDATE_BATCH: c_long = 26;
     pub(super) const LINK_CREATE: c_long = 28;
     use std::ffi::c_long;
 }
@@ -100,6 +101,19 @@ pub(crate) fn update(map: BorrowedFd<'_>, key: u32, value: &[u8]) -> Result<()> 
         .bytes(8, &key)
         .bytes(16, value)
         .call(command::MAP_UPDATE)
+        .map(drop)
+        .context("write a map")
+}
+
+/// Writes entries of an array of numbers, in one call (Linux 5.6).
+pub(crate) fn update_batch(map: BorrowedFd<'_>, keys: &[u32], values: &[u32]) -> Result<()> {
+    ensure!(keys.len() == values.len(), "as many values as keys");
+    Attr::new()
+        .u64(16, keys.as_ptr() as u64)
+        .u64(24, values.as_ptr() as u64)
+        .u32(32, u32::try_from(keys.len())?)
+        .fd(36, map)
+        .call(command::MAP_UPDATE_BATCH)
         .map(drop)
         .context("write a map")
 }

@@ -37,7 +37,7 @@ struct Measured {
     bytes: u64,
 }
 
-pub(crate) fn run(effort: Effort) -> Result<Results> {
+pub(crate) fn run(effort: &Effort) -> Result<Results> {
     let mut results = Results::new("throughput", METHOD);
     machine::use_others()?;
     let theirs = Theirs::set_up()?;
@@ -45,12 +45,28 @@ pub(crate) fn run(effort: Effort) -> Result<Results> {
     let mut agent = Agent::start(&ours.topology, &ours.config)?;
     machine::pin()?;
     results.missing.clone_from(&theirs.missing);
-    let ways: Vec<&Way> = theirs.ways.iter().chain(&ours.ways).collect();
+    let every: Vec<&Way> = theirs.ways.iter().chain(&ours.ways).collect();
     let mut pids = theirs.pids();
     pids.extend(ours.pids());
     for streams in STREAMS {
         let bytes = u64::from(effort.packets) * PER_PACKET / streams as u64;
         for what in [Use::Upload(bytes), Use::Download(bytes)] {
+            let situation = situation(what, streams);
+            // What others are compared with is always measured.
+            let wanted = |place: usize, way: &Way| {
+                let base = place == 0 || way.name == UNMIRRORED;
+                base || effort.wants(&format!("{situation}, {}", way.name))
+            };
+            if !every
+                .iter()
+                .any(|way| effort.wants(&format!("{situation}, {}", way.name)))
+            {
+                continue;
+            }
+            let ways = every.iter().copied().enumerate();
+            let ways = ways.filter(|(place, way)| wanted(*place, way));
+            let ways: Vec<&Way> = ways.map(|(_, way)| way).collect();
+            effort.progress(&situation);
             let mut all: Vec<Measured> = ways.iter().map(|_| Measured::default()).collect();
             // One round more, which is not kept.
             for round in 0..=effort.rounds.div_ceil(3) {
@@ -79,11 +95,17 @@ pub(crate) fn run(effort: Effort) -> Result<Results> {
     Ok(results)
 }
 
-fn rows(ways: &[&Way], all: &[Measured], what: Use, streams: usize) -> Vec<Row> {
+/// What is transferred.
+fn situation(what: Use, streams: usize) -> String {
     let direction = match what {
         Use::Upload(_) => "up",
         _ => "down",
     };
+    format!("{streams} stream(s) {direction}")
+}
+
+fn rows(ways: &[&Way], all: &[Measured], what: Use, streams: usize) -> Vec<Row> {
+    let situation = situation(what, streams);
     let ratio = |measured: &Measured, base: &Measured| {
         let pairs = measured.gbit_s.iter().copied();
         Spread::of_ratios(pairs.zip(base.gbit_s.iter().copied()))
@@ -99,11 +121,12 @@ fn rows(ways: &[&Way], all: &[Measured], what: Use, streams: usize) -> Vec<Row> 
                 Goal::at_least(kept, 0.8, "x unmirrored")
             });
         Row {
-            what: format!("{streams} stream(s) {direction}, {}", way.name),
+            what: format!("{situation}, {}", way.name),
+            panel: situation.clone(),
             against: (place > 0).then(|| "direct veth".into()),
             ratio: (place > 0).then(|| ratio(measured, direct)),
             value: Spread::of(&measured.gbit_s),
-            unit: "Gbit/s",
+            unit: "Gbit/s".into(),
             goal,
             note: format!("{per_byte:.2} ns of processor a byte"),
         }
@@ -140,12 +163,17 @@ fn processor_time(pids: &[u32]) -> Result<Duration> {
     let own = getrusage(UsageWho::RUSAGE_SELF).context("own usage")?;
     let own = own.user_time() + own.system_time();
     let mut total = Duration::from_micros(own.num_microseconds().unsigned_abs());
-    for pid in pids {
-        let path = format!("/proc/{pid}/stat");
-        let stat = fs::read_to_string(&path).context(path)?;
-        total += TICK * ticks(&stat).context("a process's times")?;
+    for &pid in pids {
+        total += spent(pid)?;
     }
     Ok(total)
+}
+
+/// Of a process so far.
+pub(crate) fn spent(pid: u32) -> Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).context(path)?;
+    Ok(TICK * ticks(&stat).context("a process's times")?)
 }
 
 /// User and system time from `/proc/PID/stat`: fields 14 and 15, of which the second is a name in parentheses.

@@ -75,6 +75,8 @@ impl Ours {
                 name: format!("vni{kind}"),
                 addresses: vec![address.to_string()],
                 interfaces: vec![CLIENT_LINK.into()],
+                mode: None,
+                canaries: Vec::new(),
                 mirrors,
                 ack: Some(ack.into()),
                 close: None,

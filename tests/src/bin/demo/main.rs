@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use serde::Serialize;
 use testbed::cleanup;
+use testbed::exit;
 use testbed::scenario::outcome::Outcome;
 use testbed::scenario::{self, Fault, INSTANCES, Plan};
 use testbed::topology::Family;
@@ -62,14 +63,7 @@ struct Results {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("demo: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::code("demo", run(Cli::parse()))
 }
 
 fn run(cli: Cli) -> Result<bool> {

@@ -12,7 +12,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Table, Widget};
 use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
 use testbed::agent::InstanceStatus;
-use testbed::scenario::outcome::Outcome;
+use testbed::scenario::outcome::{Foresight, Outcome};
 use testbed::scenario::{Fault, INSTANCES, Snapshot, Watch};
 
 /// Border, two lines of text, the table's head and its rows.
@@ -108,6 +108,9 @@ impl View {
             "       by use: {}",
             by_use.collect::<Vec<_>>().join(", ")
         ))?;
+        if let (Some(with), Some(without)) = sides(outcome) {
+            self.say(&course(with, without).to_string())?;
+        }
         for miss in outcome.misses().iter().chain(&outcome.notes) {
             self.say(&format!("       {miss}"))?;
         }
@@ -122,6 +125,11 @@ impl View {
             terminal.set_cursor_position(start)?;
         }
         println!("{}", summary(outcomes));
+        for outcome in outcomes {
+            if let Some(unpredicted) = outcome.without_prediction.as_deref() {
+                println!("{}", comparison(outcome, unpredicted));
+            }
+        }
         Ok(())
     }
 }
@@ -201,6 +209,85 @@ fn row(instance: &InstanceStatus) -> Row<'_> {
 
 fn figure(ms: Option<f64>) -> String {
     ms.map_or("-".into(), |ms| format!("{ms:.1}"))
+}
+
+/// What was seen with somebody who sees a death coming, and without.
+fn sides(outcome: &Outcome) -> (Option<&Foresight>, Option<&Foresight>) {
+    let without = outcome.without_prediction.as_deref();
+    (
+        outcome.foresight.as_ref(),
+        without.and_then(|without| without.foresight.as_ref()),
+    )
+}
+
+/// Both courses of the same fault, side by side over time.
+fn course(with: &Foresight, without: &Foresight) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header([
+        "after s",
+        "prediction on: risk",
+        "flows",
+        "state",
+        "off: flows",
+        "state",
+    ]);
+    for (number, step) in with.timeline.iter().enumerate() {
+        let beside = without.timeline.get(number);
+        let risk = step.risk.map_or("-".into(), |risk| format!("{risk:.2}"));
+        table.add_row([
+            format!("{:.1}", step.at_s),
+            risk,
+            step.flows.to_string(),
+            step.state.clone(),
+            beside.map_or(String::new(), |beside| beside.flows.to_string()),
+            beside.map_or(String::new(), |beside| beside.state.clone()),
+        ]);
+    }
+    table
+}
+
+/// What each side came to.
+fn comparison(outcome: &Outcome, unpredicted: &Outcome) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header([
+        "predicted: the same leak",
+        "prediction on",
+        "prediction off",
+    ]);
+    let seen = |of: fn(&Foresight) -> String| {
+        let (with, without) = sides(outcome);
+        [with, without].map(|side| side.map_or("-".into(), of))
+    };
+    let both = |of: fn(&Outcome) -> String| [of(outcome), of(unpredicted)];
+    let rows: [(&str, [String; 2]); 9] = [
+        ("connections hit", both(|o| o.connections.to_string())),
+        ("taken over", both(|o| o.taken_over.to_string())),
+        (
+            "moved before it died",
+            seen(|s| s.migrated_before_failure.to_string()),
+        ),
+        (
+            "all away so long before, s",
+            seen(|s| s.lead_s.map_or("-".into(), |lead| format!("{lead:.1}"))),
+        ),
+        ("resets", both(|o| o.resets.to_string())),
+        (
+            "bytes lost, altered",
+            both(|o| format!("{}, {}", o.bytes_lost, o.bytes_altered)),
+        ),
+        ("failed", seen(|s| s.failed.to_string())),
+        ("waited more than 20 ms", seen(|s| s.stalled.to_string())),
+        (
+            "stall p99, max ms",
+            both(|o| format!("{:.1}, {:.1}", o.stall_ms.p99, o.stall_ms.max)),
+        ),
+    ];
+    for (name, [with, without]) in rows {
+        table.add_row([name.to_owned(), with, without]);
+    }
+    table
 }
 
 fn summary(outcomes: &[Outcome]) -> comfy_table::Table {

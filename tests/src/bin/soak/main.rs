@@ -21,6 +21,7 @@ use clap::Parser;
 use fastrand::Rng;
 use testbed::agent::{Agent, Event};
 use testbed::clock::monotonic_ns;
+use testbed::exit;
 use testbed::process::{Process, raise_descriptor_limit};
 use testbed::topology::config::ProbeConfig;
 use testbed::topology::{Family, Topology};
@@ -77,14 +78,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("soak: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::code("soak", run(&Cli::parse()))
 }
 
 /// Returns whether all is as it should be.

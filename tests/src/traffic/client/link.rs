@@ -30,11 +30,11 @@ pub(super) enum Fault {
 
 /// Sums over the connections of a client.
 #[derive(Debug, Default)]
-pub(super) struct Totals(Cell<Progress>);
+pub(in crate::traffic) struct Totals(Cell<Progress>);
 
 impl Totals {
     /// Changes the sums.
-    pub(super) fn update(&self, change: impl FnOnce(&mut Progress)) {
+    pub(in crate::traffic) fn update(&self, change: impl FnOnce(&mut Progress)) {
         let mut sums = self.0.get();
         change(&mut sums);
         self.0.set(sums);

@@ -1,25 +1,26 @@
 //! The client: opens the connections, uses each by its profile, and tells what
 //! became of them.
 
-mod link;
+pub(super) mod link;
 pub mod meter;
 mod profiles;
 
 use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::{interval, sleep, timeout};
 
 use super::report::{Connection, Report, Running, Summary};
+use super::udp::{self, Pace, Questions};
 use super::wire::Header;
-use super::{Mix, Profile, udp};
+use super::{Mix, Profile};
 use crate::clock::{monotonic_ns, ms};
 use link::{Fault, Link, Totals};
 use meter::{Meter, Moments};
@@ -49,6 +50,8 @@ pub struct Options {
     pub finish: Duration,
     /// The mean pause between a response and the next request, or of datagrams.
     pub think: Duration,
+    /// Datagrams of a socket that may be unanswered: the next ones follow at once, without a pause.
+    pub ahead: Option<u32>,
     /// The rate at which a download is read; 0 is as fast as it comes.
     pub download_bytes_s: u32,
     /// The rate at which an upload is sent.
@@ -71,6 +74,7 @@ impl Options {
             duration: None,
             finish: Duration::from_secs(10),
             think: Duration::from_millis(100),
+            ahead: None,
             download_bytes_s: 200_000,
             upload_bytes_s: 100_000,
             receive_buffer: 32 << 10,
@@ -290,24 +294,19 @@ impl Shared {
     ) -> Result<Connection> {
         let server = self.options.server;
         let any = if server.is_ipv4() {
-            "0.0.0.0:0"
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
         } else {
-            "[::]:0"
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED)
         };
-        let socket = UdpSocket::bind(any).await?;
+        let socket = udp::bind(SocketAddr::new(any, 0)).await?;
         made.send(())?;
         drop(made);
         let mut meter = Meter::new(self.moments.clone());
         let stopped = || profiles::stopped(&stop);
-        let tally = udp::ask(
-            &socket,
-            server,
-            seed,
-            self.options.think,
-            &mut meter,
-            stopped,
-        )
-        .await?;
+        let every = Pace::Every(self.options.think);
+        let pace = self.options.ahead.map_or(every, Pace::Ahead);
+        let questions = Questions::new(socket, seed, pace, &mut meter, &self.totals);
+        let (tally, socket) = questions.ask(server, stopped).await?;
         let (baseline_ms, stall_ms) = meter.longest_ms();
         Ok(Connection {
             local_port: socket.local_addr()?.port(),

@@ -1,0 +1,130 @@
+//! What clients got of each instance, second by second: the truth that predictions are held against.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum End {
+    /// Answered, after so many ms.
+    Answered(f32),
+    /// The connection was reset, closed or refused.
+    Reset,
+    /// Nothing came in time.
+    TimedOut,
+}
+
+/// One second of one instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Served {
+    /// Share of requests answered.
+    pub(crate) success: f32,
+    /// Share reset or timed out.
+    pub(crate) refused: f32,
+    /// Median time to answer, ms.
+    pub(crate) latency_ms: f32,
+}
+
+/// What ended when, by instance.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    ends: BTreeMap<usize, BTreeMap<u64, Vec<End>>>,
+}
+
+/// Fewer ends are no share: a second is then judged together with the one before.
+const ENDS_MIN: usize = 5;
+
+impl Tally {
+    /// Counts an end.
+    pub(crate) fn add(&mut self, instance: usize, second: u64, end: End) {
+        let of = self.ends.entry(instance).or_default();
+        of.entry(second).or_default().push(end);
+    }
+
+    /// How many requests of an instance ended in so many seconds before `second`.
+    pub(crate) fn ends(&self, instance: usize, second: u64, seconds: u64) -> usize {
+        let of = self.ends.get(&instance);
+        let range = second.saturating_sub(seconds)..second;
+        of.map_or(0, |of| of.range(range).map(|(_, ends)| ends.len()).sum())
+    }
+
+    /// Each second from `from` to `to`. A second in which nobody asked is like the one before.
+    pub(crate) fn served(&self, instance: usize, from: u64, to: u64) -> Vec<Served> {
+        let of = self.ends.get(&instance);
+        let at = |second: u64| of.and_then(|of| of.get(&second)).map_or(&[][..], |e| e);
+        let mut last = Served {
+            success: 1.0,
+            refused: 0.0,
+            latency_ms: 0.0,
+        };
+        let mut all = Vec::new();
+        for second in from..to {
+            let mut ends = at(second).to_vec();
+            if ends.len() < ENDS_MIN {
+                ends.extend(at(second.wrapping_sub(1)));
+            }
+            if !ends.is_empty() {
+                last = Served::of(&ends, last.latency_ms);
+            }
+            all.push(last);
+        }
+        all
+    }
+
+    /// Whether an instance fails now: two bad seconds of the last three, as a first look. The truth is worked out later.
+    pub(crate) fn looks_bad(&self, instance: usize, second: u64) -> bool {
+        let seconds = self.served(instance, second.saturating_sub(3), second);
+        let bad = |s: &&Served| s.success < 0.95 || s.refused > 0.05 || s.latency_ms > 20.0;
+        seconds.iter().filter(bad).count() >= 2
+    }
+}
+
+impl Served {
+    fn of(ends: &[End], latency_before_ms: f32) -> Self {
+        let mut latencies: Vec<f32> = ends
+            .iter()
+            .filter_map(|end| match end {
+                End::Answered(ms) => Some(*ms),
+                _ => None,
+            })
+            .collect();
+        latencies.sort_by(f32::total_cmp);
+        let share = latencies.len() as f32 / ends.len() as f32;
+        Self {
+            success: share,
+            refused: 1.0 - share,
+            latency_ms: latencies
+                .get(latencies.len() / 2)
+                .copied()
+                .unwrap_or(latency_before_ms),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_worked_by_hand() {
+        let mut tally = Tally::default();
+        for ms in [1.0, 2.0, 3.0, 4.0, 50.0, 6.0, 7.0, 8.0, 9.0] {
+            tally.add(1, 10, End::Answered(ms));
+        }
+        tally.add(1, 10, End::TimedOut);
+        tally.add(1, 12, End::Reset);
+        let served = tally.served(1, 9, 13);
+        let ten = Served {
+            success: 0.9,
+            refused: 1.0 - 0.9,
+            latency_ms: 6.0,
+        };
+        assert_eq!(served[0].success, 1.0);
+        assert_eq!(served[1], ten);
+        assert_eq!(served[2], ten, "nobody asked");
+        assert_eq!(served[3].success, 0.0);
+        assert!(tally.looks_bad(1, 13) && !tally.looks_bad(1, 10));
+        assert_eq!(tally.ends(1, 13, 3), 11);
+    }
+}

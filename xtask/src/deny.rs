@@ -1,0 +1,33 @@
+//! `cargo xtask deny`: what the dependencies are, under which licences, and from where (`deny.toml`).
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::{command, project, setup::cargo_tool};
+
+/// Check the dependencies' licences and where they come from
+///
+/// With cargo-deny, which is made once and kept (some minutes). Needs no network of its own; known vulnerabilities are looked at
+/// with --advisories, where their database can be fetched.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask deny
+  cargo xtask deny --advisories     known vulnerabilities too: needs github.com")]
+pub(crate) struct Args {
+    /// Look at known vulnerabilities too
+    #[arg(long)]
+    advisories: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut deny = Command::new(cargo_tool::DENY.ensure()?);
+    deny.current_dir(project::root_dir());
+    if args.advisories {
+        deny.args(["check", "all"]);
+    } else {
+        deny.args(["--offline", "check", "licenses", "bans", "sources"]);
+    }
+    command::foreground(&mut deny).context("cargo-deny")
+}
