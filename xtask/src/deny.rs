@@ -8,8 +8,8 @@ use crate::{command, project, setup::cargo_tool};
 
 /// Check the dependencies' licences and where they come from
 ///
-/// With cargo-deny, which is made once and kept (some minutes). Needs no network of its own; known vulnerabilities are looked at
-/// with --advisories, where their database can be fetched.
+/// With cargo-deny, which is made once and kept (some minutes). Known vulnerabilities are looked at with --advisories, where their
+/// database can be fetched.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -24,10 +24,12 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut deny = Command::new(cargo_tool::DENY.ensure()?);
     deny.current_dir(project::root_dir());
+    // Not --offline: cargo looks at the packages for every system, and has fetched those for this one alone.
+    deny.args(["--locked", "check"]);
     if args.advisories {
-        deny.args(["check", "all"]);
+        deny.arg("all");
     } else {
-        deny.args(["--offline", "check", "licenses", "bans", "sources"]);
+        deny.args(["licenses", "bans", "sources"]);
     }
     command::foreground(&mut deny).context("cargo-deny")
 }
