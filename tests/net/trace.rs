@@ -325,14 +325,16 @@ fn check_capture(family: Family, mode: &str) {
         Some("mirror-ctl: 20 packets")
     );
     let tcpdump = TOOLS.find(&["tcpdump"]).unwrap();
-    let arguments = ["-n", "-vv", "-r", pipe.to_str().unwrap()];
+    // It becomes a user of its own otherwise, whom only its package makes.
+    let arguments = ["-Z", "root", "-n", "-vv", "-r", pipe.to_str().unwrap()];
     let output = tcpdump
         .command(&site.topology.host, &arguments)
         .unwrap()
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(text.matches("(correct)").count(), 20, "{text}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(text.matches("(correct)").count(), 20, "{text}{said}");
     let rows = tshark(&site, &pipe, &["frame.interface_name"]);
     assert!(rows.iter().all(|row| row[0] == "replica:1"), "{rows:?}");
     check_whole(&client.finish().unwrap(), 4);
