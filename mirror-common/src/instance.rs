@@ -78,18 +78,22 @@ pub struct Measures {
     pub handshake: Histogram,
     /// From a client's segment to its acknowledgement, of a sample.
     pub ack: Histogram,
+    /// From the takeover of a flow whose client waited for something to the first segment that the instance, active since then,
+    /// sent to it.
+    pub stall: Histogram,
     /// Requests that began: bytes of the client when the flow's active replica owed no answer.
     pub requests: u64,
     /// SYNs that clients sent again because the instance had not answered.
     pub unanswered: u64,
 }
-assert_size!(Measures, 1056);
+assert_size!(Measures, 1576);
 
 impl Measures {
     /// Adds what another CPU has measured.
     pub fn add(&mut self, other: &Self) {
         self.handshake.add(&other.handshake);
         self.ack.add(&other.ack);
+        self.stall.add(&other.stall);
         self.requests += other.requests;
         self.unanswered += other.unanswered;
     }
@@ -111,6 +115,7 @@ mod tests {
             };
             measures.handshake.count(steps);
             (0..2).for_each(|_| measures.ack.count(steps));
+            measures.stall.count(steps + 1);
             measures
         };
         let mut total = one(3, 5);
@@ -123,6 +128,7 @@ mod tests {
         for steps in [3, 9] {
             expected.handshake.count(steps);
             (0..2).for_each(|_| expected.ack.count(steps));
+            expected.stall.count(steps + 1);
         }
         assert_eq!(total, expected);
         assert_eq!(total.ack.number(), 4);

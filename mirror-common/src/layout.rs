@@ -98,7 +98,10 @@ assert_offsets!(Parked {
     pad: 35,
     frame: 36,
 });
-assert_offsets!(Plan { head: 0, copies: 8 });
+assert_offsets!(Plan {
+    head: 0,
+    copies: 16
+});
 assert_offsets!(Head {
     magic: 0,
     transport: 2,
@@ -106,12 +109,15 @@ assert_offsets!(Head {
     timestamps: 5,
     edges: 6,
     blocks: 7,
+    vni: 8,
+    pad: 12,
 });
 assert_offsets!(Measures {
     handshake: 0,
     ack: 520,
-    requests: 1040,
-    unanswered: 1048,
+    stall: 1040,
+    requests: 1560,
+    unanswered: 1568,
 });
 assert_offsets!(Record {
     time_ns: 0,
@@ -170,6 +176,7 @@ assert_offsets!(TcpSync {
     replicas: 48,
     client_scale: 208,
     pad: 209,
+    stalled_steps: 212,
 });
 assert_offsets!(Vitals {
     heard_ns: 0,

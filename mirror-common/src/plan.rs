@@ -74,13 +74,17 @@ pub struct Head {
     pub edges: u8,
     /// How many SACK blocks there are.
     pub blocks: u8,
+    /// The VNI's number.
+    pub vni: u32,
+    /// Zero.
+    pub pad: u32,
 }
-assert_size!(Head, 8);
+assert_size!(Head, 16);
 
 impl Head {
     /// Of a packet whose transport header is there, with nothing to translate.
     #[inline(always)]
-    pub const fn new(transport: usize, flags: u8) -> Self {
+    pub const fn new(vni: u16, transport: usize, flags: u8) -> Self {
         Self {
             magic: MAGIC,
             transport: transport as u16,
@@ -88,6 +92,8 @@ impl Head {
             timestamps: 0,
             edges: 0,
             blocks: 0,
+            vni: vni as u32,
+            pad: 0,
         }
     }
 }
@@ -101,7 +107,7 @@ pub struct Plan {
     /// By slot.
     pub copies: [Copy; REPLICAS],
 }
-assert_size!(Plan, 104);
+assert_size!(Plan, 112);
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@
 
 use aya_ebpf::programs::XdpContext;
 use mirror_common::{
+    counts::NO_VNI,
     flow::{Flow, FlowKey, protocol},
     limits::REPLICAS,
     plan::{self, Copy, Head},
@@ -33,7 +34,7 @@ pub(crate) fn run(ctx: &XdpContext) -> Action {
     if let Some((head, copy)) = steer::detach(ctx, egress) {
         trace::planned(ctx, &head);
         return match copy.ifindex {
-            0 => report::drop(Reason::CloneUnwanted),
+            0 => report::drop(head.vni as u16, Reason::CloneUnwanted),
             _ => send(ctx, &head, &copy),
         };
     }
@@ -47,19 +48,20 @@ pub(crate) fn run(ctx: &XdpContext) -> Action {
 /// Carries a plan out for one copy.
 #[inline(always)]
 fn send(ctx: &XdpContext, head: &Head, copy: &Copy) -> Action {
+    let vni = head.vni as u16;
     let Some(instance) = INSTANCES.get(u32::from(copy.instance)) else {
-        return report::drop(Reason::CloneLost);
+        return report::drop(vni, Reason::CloneLost);
     };
     if rewrite::address_frame(ctx, &instance.addresses).is_none()
         || translate(ctx, head, copy).is_none()
     {
-        return report::drop(Reason::CloneLost);
+        return report::drop(vni, Reason::CloneLost);
     }
     report::sent(copy.instance, head.flags & plan::flag::ASKS != 0);
     if head.flags & plan::flag::SYN != 0 {
         report::invited(copy.instance);
     }
-    report::count(Reason::CloneSent);
+    report::count(vni, Reason::CloneSent);
     Action::Pass
 }
 
@@ -84,14 +86,14 @@ fn translate(ctx: &XdpContext, head: &Head, copy: &Copy) -> Option<()> {
 #[inline(always)]
 fn look_up(ctx: &XdpContext, egress: u32) -> Action {
     let Some(scratch) = maps::scratch() else {
-        return report::drop(Reason::CloneLost);
+        return report::drop(NO_VNI, Reason::CloneLost);
     };
-    match plan_for(ctx, egress, scratch) {
-        Some(()) => {
-            let plan = &scratch.world.plan;
-            send(ctx, &plan.head, &plan.copies[0])
-        }
-        None => report::drop(Reason::CloneUnwanted),
+    scratch.world.plan.head.vni = NO_VNI.into();
+    let found = plan_for(ctx, egress, scratch);
+    let plan = &scratch.world.plan;
+    match found {
+        Some(()) => send(ctx, &plan.head, &plan.copies[0]),
+        None => report::drop(plan.head.vni as u16, Reason::CloneUnwanted),
     }
 }
 
@@ -107,6 +109,7 @@ fn plan_for(ctx: &XdpContext, egress: u32, scratch: &mut Scratch) -> Option<()> 
     headers::transport(ctx, &scratch.network, &mut scratch.transport).ok()?;
     let (network, transport) = (&scratch.network, &scratch.transport);
     let world = &mut scratch.world;
+    world.plan.head = Head::new(vni.vni, transport.offset(), 0);
     match transport.protocol {
         protocol::TCP => {
             let header = &mut scratch.header;
@@ -119,7 +122,7 @@ fn plan_for(ctx: &XdpContext, egress: u32, scratch: &mut Scratch) -> Option<()> 
                 timestamps: header.options.timestamps,
                 edges: header.options.sack + 2,
                 blocks: header.options.blocks,
-                ..Head::new(transport.offset(), flags)
+                ..Head::new(vni.vni, transport.offset(), flags)
             };
             trace::arrived(ctx, &key, NOBODY);
             tcp_copy(&key, &header.segment, vni, egress, world)
@@ -130,7 +133,6 @@ fn plan_for(ctx: &XdpContext, egress: u32, scratch: &mut Scratch) -> Option<()> 
             let ports = u32::from_be(unsafe { header.load32::<0>() });
             let ports = ((ports >> 16) as u16, ports as u16);
             let key = flow::key(vni, &network.source, protocol::UDP, ports.0, ports.1);
-            world.plan.head = Head::new(transport.offset(), 0);
             trace::arrived(ctx, &key, NOBODY);
             datagram_copy(vni, &key, egress, world)
         }
@@ -138,7 +140,7 @@ fn plan_for(ctx: &XdpContext, egress: u32, scratch: &mut Scratch) -> Option<()> 
             let quoted = icmp::plan_for(ctx, network, transport, vni)?;
             world.plan.head = Head {
                 edges: quoted.edges,
-                ..Head::new(transport.offset(), quoted.flags)
+                ..Head::new(vni.vni, transport.offset(), quoted.flags)
             };
             match quoted.flow {
                 icmp::Concerns::Tcp(key) => {

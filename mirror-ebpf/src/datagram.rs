@@ -41,7 +41,7 @@ pub(crate) fn udp_from_client(
 ) -> Action {
     let (network, transport) = (&scratch.network, &scratch.transport);
     let Some((source, destination)) = udp_ports(ctx, transport) else {
-        return report::drop(Reason::Malformed);
+        return report::drop(vni.vni, Reason::Malformed);
     };
     let key = flow::key(vni, &network.source, protocol::UDP, source, destination);
     from_client(ctx, transport, vni, &key, false, now, &mut scratch.world)
@@ -58,7 +58,7 @@ pub(crate) fn udp_from_replica(
 ) -> Action {
     let (network, transport) = (&scratch.network, &scratch.transport);
     let Some((source, destination)) = udp_ports(ctx, transport) else {
-        return report::drop(Reason::Malformed);
+        return report::drop(vni.vni, Reason::Malformed);
     };
     let key = flow::key(
         vni,
@@ -96,17 +96,17 @@ pub(crate) fn from_client(
     flow.seen_s = now.s();
     health::look(world, flow, vni, now);
     let Some(active) = follow_health(flow, key, &world.conditions) else {
-        return report::drop(Reason::NoReplica);
+        return report::drop(vni.vni, Reason::NoReplica);
     };
     if flow.replicas < 2 || !steer::can_clone(ctx) {
         if flow.replicas >= 2 {
-            report::count(Reason::TooLargeToClone);
+            report::count(vni.vni, Reason::TooLargeToClone);
         }
-        return steer::to_instance(ctx, active, asks);
+        return steer::to_instance(ctx, vni.vni, active, asks);
     }
     let flags = if asks { plan::flag::ASKS } else { 0 };
     let plan = &mut world.plan;
-    steer::begin(plan, transport.offset(), flags);
+    steer::begin(plan, vni.vni, transport.offset(), flags);
     for slot in 0..REPLICAS {
         if world.conditions.is_reachable(slot as u8) {
             plan.copies[slot] = plan::Copy {
@@ -132,27 +132,27 @@ pub(crate) fn from_replica(
     trace::arrived(ctx, key, instance);
     report::heard(instance, now);
     let Some(flow) = DATAGRAM_FLOWS.get_ptr_mut(key) else {
-        return report::drop(Reason::ReturnWithoutFlow);
+        return report::drop(vni.vni, Reason::ReturnWithoutFlow);
     };
     // SAFETY: as in `from_client`.
     let flow = unsafe { &mut *flow };
     health::look(world, flow, vni, now);
     if follow_health(flow, key, &world.conditions) != Some(instance) {
-        return report::drop(Reason::MirrorSuppressed);
+        return report::drop(vni.vni, Reason::MirrorSuppressed);
     }
     flow.packets += 1;
     flow.seen_s = now.s();
-    steer::to_client(ctx, flow, Reason::Delivered)
+    steer::to_client(ctx, vni.vni, flow, Reason::Delivered)
 }
 
 /// Opens a flow.
 #[inline(always)]
 fn open(ctx: &XdpContext, key: &FlowKey, flags: u8, now: Now) -> Result<*mut Flow, Action> {
     let Some((set, replicas)) = steer::choose(key, flags) else {
-        return Err(report::drop(Reason::NoReplicaSet));
+        return Err(report::drop(key.vni, Reason::NoReplicaSet));
     };
     let Some(addresses) = frame_addresses(ctx) else {
-        return Err(report::drop(Reason::Malformed));
+        return Err(report::drop(key.vni, Reason::Malformed));
     };
     let flow = Flow {
         packets: 0,
@@ -173,13 +173,18 @@ fn open(ctx: &XdpContext, key: &FlowKey, flags: u8, now: Now) -> Result<*mut Flo
         timed_end: 0,
     };
     if DATAGRAM_FLOWS.insert(key, flow, 0).is_err() {
-        report::count(Reason::FlowTableFull);
-        return Err(steer::to_instance(ctx, replicas.instances[0], false));
+        report::count(key.vni, Reason::FlowTableFull);
+        return Err(steer::to_instance(
+            ctx,
+            key.vni,
+            replicas.instances[0],
+            false,
+        ));
     }
-    report::count(Reason::FlowOpened);
+    report::count(key.vni, Reason::FlowOpened);
     DATAGRAM_FLOWS
         .get_ptr_mut(key)
-        .ok_or_else(|| report::drop(Reason::FlowTableFull))
+        .ok_or_else(|| report::drop(key.vni, Reason::FlowTableFull))
 }
 
 /// The instance whose output reaches the client; another than before when that one may not be
@@ -214,7 +219,7 @@ fn follow_health(flow: &mut Flow, key: &FlowKey, conditions: &Conditions) -> Opt
         };
         flow.active = best;
         flow.takeovers = flow.takeovers.saturating_add(1);
-        report::count(Reason::Takeover);
+        report::count(key.vni, Reason::Takeover);
         report::flow_event(key, kind::TAKEOVER, why, from, to);
     }
     Some(to)

@@ -74,7 +74,7 @@ pub(crate) fn from_client(ctx: &XdpContext, scratch: &mut Scratch, vni: &Vni, no
     let (network, transport) = (&scratch.network, &scratch.transport);
     let world = &mut scratch.world;
     let Some((number, identifier)) = header(ctx, transport) else {
-        return report::drop(Reason::Malformed);
+        return report::drop(vni.vni, Reason::Malformed);
     };
     match kind(network.is_v4(), number) {
         Kind::Echo => {
@@ -82,8 +82,8 @@ pub(crate) fn from_client(ctx: &XdpContext, scratch: &mut Scratch, vni: &Vni, no
             datagram::from_client(ctx, transport, vni, &key, true, now, world)
         }
         Kind::Error => error_from_client(ctx, network, transport, vni, now, world),
-        Kind::Local => report::pass(Reason::NotVni),
-        Kind::EchoReply | Kind::Other => report::drop(Reason::UnknownProtocol),
+        Kind::Local => report::pass(vni.vni, Reason::NotVni),
+        Kind::EchoReply | Kind::Other => report::drop(vni.vni, Reason::UnknownProtocol),
     }
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn from_replica(
     let (network, transport) = (&scratch.network, &scratch.transport);
     let world = &mut scratch.world;
     let Some((number, identifier)) = header(ctx, transport) else {
-        return report::drop(Reason::Malformed);
+        return report::drop(vni.vni, Reason::Malformed);
     };
     match kind(network.is_v4(), number) {
         Kind::EchoReply => {
@@ -107,8 +107,8 @@ pub(crate) fn from_replica(
             datagram::from_replica(ctx, vni, &key, instance, now, world)
         }
         Kind::Error => error_from_replica(ctx, scratch, vni, instance, now),
-        Kind::Local => report::pass(Reason::NotVni),
-        Kind::Echo | Kind::Other => report::drop(Reason::UnknownProtocol),
+        Kind::Local => report::pass(vni.vni, Reason::NotVni),
+        Kind::Echo | Kind::Other => report::drop(vni.vni, Reason::UnknownProtocol),
     }
 }
 
@@ -221,18 +221,20 @@ fn error_from_client(
     world: &mut World,
 ) -> Action {
     let Some(quoted) = plan_for(ctx, network, transport, vni) else {
-        return report::drop(Reason::Malformed);
+        return report::drop(vni.vni, Reason::Malformed);
     };
     match quoted.flow {
         Concerns::Tcp(key) => match traced(ctx, &key, vni) {
             // Errors are short (RFC 1812, 4.3.2.3; RFC 4443, 2.4): no honest one is lost.
-            Found::Mirrored(_) if !steer::can_clone(ctx) => report::drop(Reason::TooLargeToClone),
+            Found::Mirrored(_) if !steer::can_clone(ctx) => {
+                report::drop(vni.vni, Reason::TooLargeToClone)
+            }
             Found::Mirrored(flow) => {
                 // SAFETY: the value outlives the program run; offsets are fixed by now.
                 let flow = unsafe { &*flow };
                 health::look(world, &flow.flow, vni, now);
                 let plan = &mut world.plan;
-                steer::begin(plan, transport.offset(), quoted.flags);
+                steer::begin(plan, vni.vni, transport.offset(), quoted.flags);
                 plan.head.edges = quoted.edges;
                 // A reset is the segment that every replica with a connection gets.
                 let any = Segment {
@@ -245,21 +247,21 @@ fn error_from_client(
                         copy.ifindex = world.ifindex[slot];
                     }
                 }
-                report::count(Reason::IcmpError);
+                report::count(vni.vni, Reason::IcmpError);
                 steer::broadcast(ctx, flow.flow.set, plan)
             }
             Found::Plain(flow) => {
-                report::count(Reason::IcmpError);
+                report::count(vni.vni, Reason::IcmpError);
                 // SAFETY: as above.
-                steer::to_instance(ctx, unsafe { (*flow).instances[0] }, false)
+                steer::to_instance(ctx, vni.vni, unsafe { (*flow).instances[0] }, false)
             }
-            Found::HalfOpen(_) | Found::None => report::drop(Reason::NoFlow),
+            Found::HalfOpen(_) | Found::None => report::drop(vni.vni, Reason::NoFlow),
         },
         Concerns::Datagram(key) => {
             if DATAGRAM_FLOWS.get_ptr(&key).is_none() {
-                return report::drop(Reason::NoFlow);
+                return report::drop(vni.vni, Reason::NoFlow);
             }
-            report::count(Reason::IcmpError);
+            report::count(vni.vni, Reason::IcmpError);
             datagram::from_client(ctx, transport, vni, &key, false, now, world)
         }
     }
@@ -276,7 +278,7 @@ fn error_from_replica(
 ) -> Action {
     let (network, transport) = (&scratch.network, &scratch.transport);
     let Some(quoted) = quotation(ctx, network, transport) else {
-        return report::drop(Reason::Malformed);
+        return report::drop(vni.vni, Reason::Malformed);
     };
     let key = flow::key(
         vni,
@@ -295,12 +297,12 @@ fn error_from_replica(
         Found::Mirrored(flow) | Found::HalfOpen(flow) => unsafe { &(*flow).flow },
         // SAFETY: as above.
         Found::Plain(flow) => unsafe { &*flow },
-        Found::None => return report::drop(Reason::ReturnWithoutFlow),
+        Found::None => return report::drop(vni.vni, Reason::ReturnWithoutFlow),
     };
     if flow::slot_of(flow, instance) != Some(flow.active) {
-        return report::drop(Reason::MirrorSuppressed);
+        return report::drop(vni.vni, Reason::MirrorSuppressed);
     }
-    steer::to_client(ctx, flow, Reason::IcmpError)
+    steer::to_client(ctx, vni.vni, flow, Reason::IcmpError)
 }
 
 /// Puts the quoted sequence number into the replica's space. The quoted header's own checksum is

@@ -2,7 +2,7 @@
 //! replica's packets through.
 
 use aya_ebpf::programs::XdpContext;
-use mirror_common::{flow::protocol, reason::Reason, vni::VniKey};
+use mirror_common::{counts::NO_VNI, flow::protocol, reason::Reason, vni::VniKey};
 
 use crate::{
     Action, datagram, icmp,
@@ -16,32 +16,32 @@ use crate::{
 #[inline(always)]
 pub(crate) fn run(ctx: &XdpContext) -> Action {
     let Some(scratch) = maps::scratch() else {
-        return report::pass(Reason::NotVni);
+        return report::pass(NO_VNI, Reason::NotVni);
     };
     if headers::network(ctx, &mut scratch.network).is_none() {
-        return report::pass(Reason::NotVni);
+        return report::pass(NO_VNI, Reason::NotVni);
     }
     let key = VniKey {
         address: scratch.network.source,
     };
     // SAFETY: the agent replaces values as a whole and deletes only VNIs that are gone.
     let Some(vni) = (unsafe { VNIS.get(&key) }) else {
-        return report::pass(Reason::NotVni);
+        return report::pass(NO_VNI, Reason::NotVni);
     };
     let ifindex = ctx.ingress_ifindex() as u32;
     // SAFETY: as above.
     let Some(&instance) = (unsafe { LINKS.get(&ifindex) }) else {
-        return report::drop(Reason::NotReplica);
+        return report::drop(vni.vni, Reason::NotReplica);
     };
     let instance = instance as u16;
     if let Err(reason) = headers::transport(ctx, &scratch.network, &mut scratch.transport) {
-        return report::drop(reason);
+        return report::drop(vni.vni, reason);
     }
     let now = Now::read();
     match scratch.transport.protocol {
         protocol::TCP => tcp::returned::receive(ctx, scratch, vni, instance, now),
         protocol::UDP => datagram::udp_from_replica(ctx, scratch, vni, instance, now),
         protocol::ICMP | protocol::ICMPV6 => icmp::from_replica(ctx, scratch, vni, instance, now),
-        _ => report::drop(Reason::UnknownProtocol),
+        _ => report::drop(vni.vni, Reason::UnknownProtocol),
     }
 }

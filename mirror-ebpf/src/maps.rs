@@ -8,12 +8,12 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use mirror_common::{
+    counts::{self, Counts},
     event::Event,
     flow::{Flow, FlowKey, TcpFlow},
     instance::{Instance, Measures, Vitals},
     limits,
     parked::Parked,
-    reason::Reason,
     replica_set::ReplicaSet,
     steering::Source,
     vni::{Vni, VniKey},
@@ -151,7 +151,7 @@ pub(crate) static LOCKS: Array<FlowLock, { limits::FLOW_LOCKS as usize }> = Arra
 pub(crate) static PARKED: Array<Parked, { limits::PARKED as usize }> = Array::new();
 
 #[btf_map]
-pub(crate) static COUNTERS: PerCpuArray<u64, { Reason::COUNT as usize }> = PerCpuArray::new();
+pub(crate) static COUNTERS: PerCpuArray<Counts, { counts::ROWS as usize }> = PerCpuArray::new();
 
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<Event, { limits::EVENT_RING_BYTES as usize }> = RingBuf::new();

@@ -89,6 +89,15 @@ pub(crate) fn handshake(instance: u16, steps: u32) {
     of(instance, |measures| measures.handshake.count(steps));
 }
 
+/// A segment of the active replica goes to the client. Only of a flow that has moved is looked at more than its first words.
+#[inline(always)]
+pub(crate) fn delivered(flow: &mut TcpFlow, instance: u16) {
+    if flow.flow.takeovers != 0 && flow.sync.stalled_steps != 0 {
+        let steps = flow.end_stall(Now::exact().steps());
+        of(instance, |measures| measures.stall.count(steps));
+    }
+}
+
 /// The client sends its SYN again: whoever has not answered the first one has let it down.
 #[inline(always)]
 pub(crate) fn repeated_syn(half: &TcpFlow, now: Now) {

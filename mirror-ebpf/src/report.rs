@@ -6,6 +6,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use mirror_common::{
+    counts::Counts,
     event::{Event, cause, kind},
     flow::{FlowKey, TcpFlow},
     limits::REPLICAS,
@@ -65,27 +66,40 @@ impl Now {
     }
 }
 
-/// Counts a reason.
+/// Counts a packet of a VNI. A reason that is not a constant has to be [`bounded`].
 #[inline(always)]
-pub(crate) fn count(reason: Reason) {
+pub(crate) fn count(vni: u16, reason: Reason) {
     trace::counted(reason);
-    if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
-        // SAFETY: a per-CPU slot, which nothing else on this CPU writes meanwhile.
-        unsafe { *counter += 1 };
+    if let Some(counts) = COUNTERS.get_ptr_mut(u32::from(vni)) {
+        // SAFETY: a per-CPU value, which nothing else on this CPU writes meanwhile.
+        unsafe { (*counts).count(reason) };
     }
 }
 
-/// Drops a packet for a reason.
+/// The same reason, whose number the verifier knows to be that of a count. The optimiser knows it anyway, and would leave an
+/// ordinary mask out.
 #[inline(always)]
-pub(crate) fn drop(reason: Reason) -> Action {
-    count(reason);
+pub(crate) fn bounded(reason: Reason) -> Reason {
+    let mut number = reason as u64;
+    // SAFETY: arithmetic on a register; it leaves every reason's number as it is, as `Counts` asserts.
+    unsafe {
+        core::arch::asm!("{n} &= {mask}", n = inout(reg) number, mask = const Counts::MASK,
+            options(pure, nomem, nostack, preserves_flags));
+        core::mem::transmute::<u8, Reason>(number as u8)
+    }
+}
+
+/// Drops a packet of a VNI.
+#[inline(always)]
+pub(crate) fn drop(vni: u16, reason: Reason) -> Action {
+    count(vni, bounded(reason));
     Action::Drop
 }
 
-/// Leaves a packet to the kernel for a reason.
+/// Leaves a packet of a VNI to the kernel.
 #[inline(always)]
-pub(crate) fn pass(reason: Reason) -> Action {
-    count(reason);
+pub(crate) fn pass(vni: u16, reason: Reason) -> Action {
+    count(vni, bounded(reason));
     Action::Pass
 }
 
@@ -145,7 +159,7 @@ pub(crate) fn heard(instance: u16, now: Now) {
 pub(crate) fn flow_event(key: &FlowKey, kind: u8, cause: u8, from: u16, to: u16) {
     // Written in place: the stack has no room for events.
     let Some(mut entry) = EVENTS.reserve(0) else {
-        return count(Reason::EventLost);
+        return count(key.vni, Reason::EventLost);
     };
     entry.write(Event {
         time_ns: Now::exact().ns,
@@ -161,26 +175,29 @@ pub(crate) fn flow_event(key: &FlowKey, kind: u8, cause: u8, from: u16, to: u16)
 
 /// Carries out what the protocol noted about a TCP flow.
 #[inline(always)]
-pub(crate) fn notes(ctx: &XdpContext, key: &FlowKey, flow: &TcpFlow, notes: &Notes) {
+pub(crate) fn notes(ctx: &XdpContext, key: &FlowKey, flow: &mut TcpFlow, notes: &Notes) {
     if notes.takeover | notes.went_cold | notes.went_warm == 0
         && !notes.closed
         && !notes.retransmission
     {
         return;
     }
+    if notes.takeover != 0 {
+        flow.begin_stall(Now::exact().steps());
+    }
     let instance = |slot: u8| flow.flow.instances[usize::from(slot) & (REPLICAS - 1)];
     if notes.retransmission || notes.takeover != 0 {
         evidence(instance(notes.from), notes);
     }
     if notes.takeover != 0 {
-        count(Reason::Takeover);
+        count(key.vni, Reason::Takeover);
         let (from, to) = (instance(notes.from), instance(flow.flow.active));
         flow_event(key, kind::TAKEOVER, notes.takeover, from, to);
         debug!(ctx, "takeover from {} to {}", from, to);
     }
     for slot in 0..REPLICAS as u8 {
         if notes.went_cold & 1 << slot != 0 {
-            count(Reason::WentCold);
+            count(key.vni, Reason::WentCold);
             let cold = flow.sync.replicas[usize::from(slot)].cold;
             flow_event(key, kind::FLOW_COLD, cold, instance(slot), 0);
         } else if notes.went_warm & 1 << slot != 0 && slot != flow.flow.active {

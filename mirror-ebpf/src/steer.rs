@@ -63,10 +63,10 @@ fn table_of(key: &FlowKey) -> u32 {
 
 /// Sends a packet to one instance, without a clone.
 #[inline(always)]
-pub(crate) fn to_instance(ctx: &XdpContext, instance: u16, asks: bool) -> Action {
+pub(crate) fn to_instance(ctx: &XdpContext, vni: u16, instance: u16, asks: bool) -> Action {
     match INSTANCES.get(u32::from(instance)) {
-        Some(entry) => to_known_instance(ctx, instance, entry, asks),
-        None => report::drop(Reason::NoPort),
+        Some(entry) => to_known_instance(ctx, vni, instance, entry, asks),
+        None => report::drop(vni, Reason::NoPort),
     }
 }
 
@@ -74,24 +74,25 @@ pub(crate) fn to_instance(ctx: &XdpContext, instance: u16, asks: bool) -> Action
 #[inline(always)]
 pub(crate) fn to_known_instance(
     ctx: &XdpContext,
+    vni: u16,
     instance: u16,
     entry: &Instance,
     asks: bool,
 ) -> Action {
     if address_frame(ctx, &entry.addresses).is_none() {
-        return report::drop(Reason::Malformed);
+        return report::drop(vni, Reason::Malformed);
     }
     report::sent(instance, asks);
-    to_port(entry.ifindex, Reason::Steered)
+    to_port(vni, entry.ifindex, Reason::Steered)
 }
 
 /// Sends a packet to the client of a flow.
 #[inline(always)]
-pub(crate) fn to_client(ctx: &XdpContext, flow: &Flow, reason: Reason) -> Action {
+pub(crate) fn to_client(ctx: &XdpContext, vni: u16, flow: &Flow, reason: Reason) -> Action {
     if address_frame(ctx, &flow.addresses).is_none() {
-        return report::drop(Reason::Malformed);
+        return report::drop(vni, Reason::Malformed);
     }
-    to_port(flow.ifindex, reason)
+    to_port(vni, flow.ifindex, reason)
 }
 
 /// Sends a packet back out of the interface it came from.
@@ -109,17 +110,17 @@ pub(crate) fn back(ctx: &XdpContext) -> Action {
 
 /// Sends a packet out of an interface.
 #[inline(always)]
-pub(crate) fn to_port(ifindex: u32, reason: Reason) -> Action {
+pub(crate) fn to_port(vni: u16, ifindex: u32, reason: Reason) -> Action {
     // Whoever replaces an entry (an upgrade, a trace) has the kernel take the old one out before it puts the new one
     // in: who finds none looks once more.
     let found = PORTS.redirect(ifindex, 0);
     match found.or_else(|_| PORTS.redirect(ifindex, 0)) {
         Ok(action) => {
             trace::leaves_by(ifindex);
-            count(reason);
+            count(vni, reason);
             Action::Redirect(action)
         }
-        Err(_) => report::drop(Reason::NoPort),
+        Err(_) => report::drop(vni, Reason::NoPort),
     }
 }
 
@@ -131,8 +132,8 @@ pub(crate) fn can_clone(ctx: &XdpContext) -> bool {
 
 /// Begins a plan, without copies yet: of those without an interface nothing else counts.
 #[inline(always)]
-pub(crate) fn begin(plan: &mut Plan, transport: usize, flags: u8) {
-    plan.head = Head::new(transport, flags | trace::plan_flag());
+pub(crate) fn begin(plan: &mut Plan, vni: u16, transport: usize, flags: u8) {
+    plan.head = Head::new(vni, transport, flags | trace::plan_flag());
     for copy in &mut plan.copies {
         copy.ifindex = 0;
     }
@@ -141,19 +142,20 @@ pub(crate) fn begin(plan: &mut Plan, transport: usize, flags: u8) {
 /// Sends a copy to every replica of a set.
 #[inline(always)]
 pub(crate) fn broadcast(ctx: &XdpContext, set: u16, plan: &Plan) -> Action {
+    let vni = plan.head.vni as u16;
     if address_frame(ctx, &CLONE_MARK).is_none() {
-        return report::drop(Reason::Malformed);
+        return report::drop(vni, Reason::Malformed);
     }
     attach(ctx, plan);
     let Some(ports) = SET_PORTS.get(u32::from(set)) else {
-        return report::drop(Reason::NoPort);
+        return report::drop(vni, Reason::NoPort);
     };
     match ports.redirect(0, BROADCAST) {
         Ok(action) => {
-            count(Reason::Cloned);
+            count(vni, Reason::Cloned);
             Action::Redirect(action)
         }
-        Err(_) => report::drop(Reason::NoPort),
+        Err(_) => report::drop(vni, Reason::NoPort),
     }
 }
 

@@ -50,7 +50,7 @@ struct Packet<'a> {
 pub(crate) fn from_client(ctx: &XdpContext, scratch: &mut Scratch, vni: &Vni, now: Now) -> Action {
     let (network, transport) = (&scratch.network, &scratch.transport);
     if let Err(reason) = tcp_header::parse(ctx, transport, &mut scratch.header) {
-        return report::drop(reason);
+        return report::drop(vni.vni, reason);
     }
     let header = &scratch.header;
     let key = flow::key(
@@ -76,7 +76,7 @@ pub(crate) fn from_client(ctx: &XdpContext, scratch: &mut Scratch, vni: &Vni, no
         }
         Way::Plain(flow) => plain_from_client(&packet, flow, &mut scratch.stopwatch),
         Way::Stateless(reason) => stateless(&packet, reason),
-        Way::Dropped(reason) => report::drop(reason),
+        Way::Dropped(reason) => report::drop(vni.vni, reason),
     }
 }
 
@@ -143,7 +143,7 @@ fn way_of(packet: &Packet<'_>, new: &mut TcpFlow) -> Way {
 #[inline(always)]
 fn establish_plain(packet: &Packet<'_>, half: &TcpFlow) -> Option<Way> {
     FLOWS.insert(packet.key, half.flow, 0).ok()?;
-    report::count(Reason::FlowOpened);
+    report::count(packet.vni.vni, Reason::FlowOpened);
     FLOWS.get_ptr_mut(packet.key).map(Way::Plain)
 }
 
@@ -151,7 +151,7 @@ fn establish_plain(packet: &Packet<'_>, half: &TcpFlow) -> Option<Way> {
 #[inline(always)]
 fn establish_mirrored(packet: &Packet<'_>, half: &TcpFlow) -> Option<Way> {
     MIRRORED_FLOWS.insert(packet.key, half, 0).ok()?;
-    report::count(Reason::FlowOpened);
+    report::count(packet.vni.vni, Reason::FlowOpened);
     let primary = half.flow.instances[usize::from(half.flow.active) & (REPLICAS - 1)];
     report::flow_event(packet.key, kind::FLOW_OPENED, 0, 0, primary);
     MIRRORED_FLOWS.get_ptr_mut(packet.key).map(Way::Mirrored)
@@ -190,7 +190,7 @@ fn open(packet: &Packet<'_>, flow: &mut TcpFlow) -> Result<*mut TcpFlow, Way> {
     };
     if tcp_header::has_partial_checksum(packet.ctx, packet.network, packet.transport, packet.header)
     {
-        report::count(Reason::PartialChecksum);
+        report::count(packet.vni.vni, Reason::PartialChecksum);
         let ifindex = packet.ctx.ingress_ifindex() as u16;
         report::flow_event(packet.key, kind::PARTIAL_CHECKSUM, 0, 0xffff, ifindex);
     }
@@ -227,12 +227,12 @@ fn open(packet: &Packet<'_>, flow: &mut TcpFlow) -> Result<*mut TcpFlow, Way> {
 /// was never taken over survives so, because its primary's numbers are the canonical ones.
 #[inline(always)]
 fn stateless(packet: &Packet<'_>, reason: Reason) -> Action {
-    report::count(reason);
+    report::count(packet.vni.vni, report::bounded(reason));
     let Some((_, replicas)) = steer::choose(packet.key, packet.vni.flags) else {
-        return report::drop(Reason::NoReplicaSet);
+        return report::drop(packet.vni.vni, Reason::NoReplicaSet);
     };
     let asks = tcp_header::asks(&packet.header.segment);
-    steer::to_instance(packet.ctx, replicas.instances[0], asks)
+    steer::to_instance(packet.ctx, packet.vni.vni, replicas.instances[0], asks)
 }
 
 /// A client's segment of a flow without mirrors.
@@ -257,9 +257,17 @@ fn plain_from_client(packet: &Packet<'_>, flow: *mut Flow, stopwatch: &mut Stopw
                     measure::request(instance);
                 }
             }
-            steer::to_known_instance(packet.ctx, instance, entry, tcp_header::asks(segment))
+            steer::to_known_instance(
+                packet.ctx,
+                packet.vni.vni,
+                instance,
+                entry,
+                tcp_header::asks(segment),
+            )
         }
-        _ if packet.vni.flags & vni::flag::LEAVE_LOST != 0 => report::drop(Reason::NoReplica),
+        _ if packet.vni.flags & vni::flag::LEAVE_LOST != 0 => {
+            report::drop(packet.vni.vni, Reason::NoReplica)
+        }
         _ => {
             flow.state = state::CLOSED;
             reset_client(packet)
@@ -290,7 +298,12 @@ fn mirrored_from_client(
     let segment = &packet.header.segment;
     health::look(world, &flow.flow, packet.vni, packet.now);
     let (conditions, notes, plan) = (&world.conditions, &mut world.notes, &mut world.plan);
-    steer::begin(plan, packet.transport.offset(), plan_flags(segment));
+    steer::begin(
+        plan,
+        packet.vni.vni,
+        packet.transport.offset(),
+        plan_flags(segment),
+    );
     plan.head.timestamps = packet.header.options.timestamps;
     plan.head.edges = packet.header.options.sack + 2;
     plan.head.blocks = packet.header.options.blocks;
@@ -301,7 +314,7 @@ fn mirrored_from_client(
         world.now_steps.set(stopwatch.start(packet.now));
     }
     let Some(held) = lock::take(steering::hash(packet.key)) else {
-        return report::drop(Reason::NoReplica);
+        return report::drop(packet.vni.vni, Reason::NoReplica);
     };
     flow.flow.packets += 1;
     flow.flow.seen_s = packet.now.s();
@@ -334,10 +347,12 @@ fn mirrored_from_client(
         }
     }
     match verdict {
-        client::Verdict::Clone if too_large => report::drop(Reason::TooLargeToClone),
+        client::Verdict::Clone if too_large => {
+            report::drop(packet.vni.vni, Reason::TooLargeToClone)
+        }
         client::Verdict::Clone => steer::broadcast(packet.ctx, flow.flow.set, plan),
         client::Verdict::Reset => reset_client(packet),
-        client::Verdict::Drop(reason) => report::drop(reason),
+        client::Verdict::Drop(reason) => report::drop(packet.vni.vni, reason),
     }
 }
 
@@ -372,7 +387,7 @@ fn chill_mirrors(flow: &mut TcpFlow, notes: &mut Notes) {
 fn reset_client(packet: &Packet<'_>) -> Action {
     let segment = &packet.header.segment;
     if segment.is(bit::RST) {
-        return report::drop(Reason::NoReplica);
+        return report::drop(packet.vni.vni, Reason::NoReplica);
     }
     let acknowledges = segment.is(bit::ACK);
     let bare = Bare {
@@ -393,8 +408,8 @@ fn reset_client(packet: &Packet<'_>) -> Action {
         back: true,
     };
     if rewrite::bare_segment(packet.ctx, packet.network, packet.transport, &bare).is_none() {
-        return report::drop(Reason::Malformed);
+        return report::drop(packet.vni.vni, Reason::Malformed);
     }
-    report::count(Reason::ResetSent);
+    report::count(packet.vni.vni, Reason::ResetSent);
     steer::back(packet.ctx)
 }

@@ -1,7 +1,7 @@
 //! Client traffic: finds the VNI and hands the packet to the code of its protocol.
 
 use aya_ebpf::programs::XdpContext;
-use mirror_common::{flow::protocol, reason::Reason, vni::VniKey};
+use mirror_common::{counts::NO_VNI, flow::protocol, reason::Reason, vni::VniKey};
 
 use crate::{
     Action, datagram, icmp,
@@ -15,26 +15,26 @@ use crate::{
 #[inline(always)]
 pub(crate) fn run(ctx: &XdpContext) -> Action {
     let Some(scratch) = maps::scratch() else {
-        return report::pass(Reason::NotVni);
+        return report::pass(NO_VNI, Reason::NotVni);
     };
     if headers::network(ctx, &mut scratch.network).is_none() {
-        return report::pass(Reason::NotVni);
+        return report::pass(NO_VNI, Reason::NotVni);
     }
     let key = VniKey {
         address: scratch.network.destination,
     };
     // SAFETY: the agent replaces values as a whole and deletes only VNIs that are gone.
     let Some(vni) = (unsafe { VNIS.get(&key) }) else {
-        return report::pass(Reason::NotVni);
+        return report::pass(NO_VNI, Reason::NotVni);
     };
     if let Err(reason) = headers::transport(ctx, &scratch.network, &mut scratch.transport) {
-        return report::drop(reason);
+        return report::drop(vni.vni, reason);
     }
     let now = Now::read();
     match scratch.transport.protocol {
         protocol::TCP => tcp::from_client(ctx, scratch, vni, now),
         protocol::UDP => datagram::udp_from_client(ctx, scratch, vni, now),
         protocol::ICMP | protocol::ICMPV6 => icmp::from_client(ctx, scratch, vni, now),
-        _ => report::drop(Reason::UnknownProtocol),
+        _ => report::drop(vni.vni, Reason::UnknownProtocol),
     }
 }

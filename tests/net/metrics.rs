@@ -130,11 +130,17 @@ fn prometheus_reads_the_metrics() {
     );
     assert_eq!(sample(&text, "mirror_vni_flows{vni=\"web\"}"), 20.0);
     assert_eq!(
-        sample(&text, "mirror_packets_total{reason=\"fragment\"}"),
+        sample(
+            &text,
+            "mirror_packets_total{vni=\"web\",reason=\"fragment\"}"
+        ),
         0.0
     );
     let moved = "mirror_takeovers_total{vni=\"web\",compute_instance=\"a\",cause=\"evacuated\"}";
-    let counted = sample(&text, "mirror_packets_total{reason=\"takeover\"}");
+    let counted = sample(
+        &text,
+        "mirror_packets_total{vni=\"web\",reason=\"takeover\"}",
+    );
     assert_eq!(
         sample(&text, moved),
         counted,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aya::programs::XdpMode;
-use etherparse::{IcmpEchoHeader, Icmpv4Type, Icmpv6Type};
+use etherparse::{IcmpEchoHeader, Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket};
 use mirror_common::instance;
 use mirror_common::reason::Reason;
 
@@ -62,7 +62,8 @@ fn check_clones(bench: &mut Bench, mode: Mode, frame: &[u8], expected: &[(u16, O
     for (instance, _) in expected {
         bench.network.far_end(*instance).drain().unwrap();
     }
-    let before = bench.tables.counters().unwrap();
+    let vni = number_of(frame);
+    let before = bench.tables.counted_of(vni);
     mode.send(bench, frame);
     for (instance, wanted) in expected {
         let patience = if wanted.is_some() { PATIENCE } else { SILENCE };
@@ -74,8 +75,8 @@ fn check_clones(bench: &mut Bench, mode: Mode, frame: &[u8], expected: &[(u16, O
             panic!("{mode:?}, instance {instance}: {found}\nexpected {wanted}");
         }
     }
-    let after = bench.tables.counters().unwrap();
-    let counted = |reason: Reason| after[reason as usize] - before[reason as usize];
+    let after = bench.tables.counted_of(vni);
+    let counted = |reason: Reason| after.of(reason) - before.of(reason);
     let sent = expected
         .iter()
         .filter(|(_, wanted)| wanted.is_some())
@@ -86,6 +87,16 @@ fn check_clones(bench: &mut Bench, mode: Mode, frame: &[u8], expected: &[(u16, O
         (expected.len() - sent) as u64
     );
     assert_eq!(counted(Reason::CloneLost), 0);
+}
+
+/// The number of the VNI that a frame is for, see `VniHost::address`.
+fn number_of(frame: &[u8]) -> u16 {
+    let last = match SlicedPacket::from_ethernet(frame).unwrap().net.unwrap() {
+        NetSlice::Ipv4(ip) => ip.header().destination()[3],
+        NetSlice::Ipv6(ip) => ip.header().destination()[15],
+        NetSlice::Arp(_) => unreachable!("no VNI's"),
+    };
+    u16::from(last) - 100
 }
 
 /// What each replica must see of a client's segment, by slot.

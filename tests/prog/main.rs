@@ -8,6 +8,7 @@
 mod bench;
 mod check;
 mod conversation;
+mod counts;
 mod hosts;
 mod network;
 mod packet;

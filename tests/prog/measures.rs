@@ -1,5 +1,6 @@
 //! What the programs measure of instances while packets pass.
 
+use mirror_common::instance;
 use mirror_common::limits::{SYN_REPEATED_STEPS_MIN, TIMED_PER_TICK};
 use mirror_common::tcp::segment::bit;
 
@@ -164,6 +165,39 @@ fn handshakes_requests_and_acknowledgements_are_counted_of_each_replica() {
                 |measures| measures.ack.number(),
             );
             assert_eq!(heard, expected);
+        }
+    });
+}
+
+#[test]
+fn a_stall_is_counted_of_who_took_over_and_only_when_a_client_waits() {
+    let number = |measures: &mirror_common::instance::Measures| measures.stall.number();
+    with_bench(|bench| {
+        for waits in [true, false] {
+            bench.reset();
+            let talk = Conversation::with(WEB).established(bench);
+            let c = if waits { PAYLOAD } else { 0 };
+            let stalls = counted(
+                bench,
+                |bench| {
+                    if waits {
+                        talk.client_sends(bench, &data(&talk, 0), Verdict::Redirect);
+                    }
+                    bench
+                        .tables
+                        .change(A, |entry| entry.state = instance::state::DEAD);
+                    talk.client_sends(bench, &talk.client(c, 0), Verdict::Redirect);
+                    let waiting = bench.tables.mirrored.get(&talk.key(), 0).unwrap();
+                    assert_eq!(waiting.sync.stalled_steps != 0, waits);
+                    let answer = talk.replica(1, 0, c).with_payload(b"answer");
+                    talk.replica_sends(bench, 1, &answer, Verdict::Redirect);
+                    // The second says nothing of the takeover.
+                    let more = talk.replica(1, 6, c).with_payload(b"more");
+                    talk.replica_sends(bench, 1, &more, Verdict::Redirect);
+                },
+                number,
+            );
+            assert_eq!(stalls, [0, u64::from(waits)]);
         }
     });
 }

@@ -9,13 +9,13 @@ use aya::maps::{
     RingBuf, lpm_trie::Key,
 };
 use aya::programs::{ProgramFd, Xdp};
+use mirror_common::counts::{Counts, NO_VNI};
 use mirror_common::ethernet::Addresses;
 use mirror_common::event::Event;
 use mirror_common::flow::{Flow, FlowKey, TcpFlow};
 use mirror_common::instance::{Instance, Measures, Vitals};
 use mirror_common::limits::{self, REPLICAS, STEERING_BUCKETS};
 use mirror_common::parked::{Parked, places};
-use mirror_common::reason::Reason;
 use mirror_common::replica_set::ReplicaSet;
 use mirror_common::steering::Source;
 use mirror_common::vni::{Vni, VniKey};
@@ -62,7 +62,7 @@ pub(crate) struct Tables {
     pub(crate) datagrams: HashMap<MapData, FlowKey, Flow>,
     measures: PerCpuArray<MapData, Measures>,
     parked: Array<MapData, Parked>,
-    counters: PerCpuArray<MapData, u64>,
+    counters: PerCpuArray<MapData, Counts>,
     events: RingBuf<MapData>,
     ports: DevMapHash<MapData>,
     /// The program of every redirect target.
@@ -185,11 +185,21 @@ impl Tables {
         Ok(())
     }
 
-    /// Counters by reason.
+    /// Counters of all VNIs together, by reason.
     pub(crate) fn counters(&self) -> Result<Vec<u64>> {
-        (0..Reason::COUNT)
-            .map(|reason| Ok(self.counters.get(&reason, 0)?.iter().sum()))
-            .collect()
+        let mut total = self.counted_of(NO_VNI);
+        for vni in VNIS {
+            total.add(&self.counted_of(vni.number));
+        }
+        Ok(total.iter().map(|(_, count)| count).collect())
+    }
+
+    /// Counters of one VNI.
+    pub(crate) fn counted_of(&self, row: u16) -> Counts {
+        let values = self.counters.get(&row.into(), 0).unwrap();
+        let mut total = Counts::default();
+        values.iter().for_each(|of_cpu| total.add(of_cpu));
+        total
     }
 
     /// Events since the last call.

@@ -18,6 +18,7 @@ mod tests;
 pub use segment::Segment;
 
 use crate::{
+    answers::{is_before, is_some},
     assert_size,
     flow::{TcpFlow, state},
     instance,
@@ -134,7 +135,10 @@ pub struct TcpSync {
     /// The window scale of the client's own windows.
     pub client_scale: u8,
     /// Zero.
-    pub pad: [u8; 7],
+    pub pad: [u8; 3],
+    /// When a takeover left the client waiting and nothing has been sent to it since: the lower 31 bits of
+    /// [`crate::time::steps`], made odd; 0 otherwise. Nothing of the protocol depends on it.
+    pub stalled_steps: u32,
 }
 assert_size!(TcpSync, 216);
 
@@ -253,6 +257,31 @@ impl TcpFlow {
     #[inline(always)]
     pub fn canonical_fin(&self, slot: u8) -> u32 {
         self.replica(slot).fin.wrapping_sub(self.delta(slot))
+    }
+
+    /// 1 if the client waits for something, else 0: the active replica owes it an answer, or it lacks bytes that were sent to it
+    /// or that the active replica has produced. By arithmetic, see [`is_before`].
+    #[inline(always)]
+    pub fn is_waited_for(&self) -> u32 {
+        let active = self.flow.active;
+        self.flow.owes(active)
+            | is_before(self.sync.client_ack, self.sync.sent)
+            | is_before(self.sync.sent, self.produced(active))
+    }
+
+    /// Another replica is active now: if the client waits for something, it has done so since `now_steps`.
+    #[inline(always)]
+    pub fn begin_stall(&mut self, now_steps: u32) {
+        let stalled = self.sync.stalled_steps;
+        let begins = (self.is_waited_for() & (is_some(stalled) ^ 1)).wrapping_neg();
+        self.sync.stalled_steps = stalled | (now_steps << 1 >> 1 | 1) & begins;
+    }
+
+    /// A segment goes to a client that waits. For how long it has, [`crate::time::steps`].
+    #[inline(always)]
+    pub fn end_stall(&mut self, now_steps: u32) -> u32 {
+        let since = core::mem::take(&mut self.sync.stalled_steps);
+        now_steps.wrapping_sub(since) << 1 >> 1
     }
 
     /// Closes the flow when each side has acknowledged the other's FIN. Not before: bytes may have

@@ -261,8 +261,9 @@ impl Agent {
 
     /// Frees the numbers of VNIs that are not configured any more.
     fn forget_vnis(&mut self) -> Result<(), DataplaneError> {
-        for (name, _) in self.dataplane.maps.register.vnis()? {
+        for (name, number) in self.dataplane.maps.register.vnis()? {
             if !self.published.contains_key(&name) {
+                self.dataplane.maps.retire_counts(number)?;
                 self.dataplane.maps.register.remove_vni(&name)?;
             }
         }

@@ -8,7 +8,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use mirror_common::{LAYOUT_VERSION, reason::Reason};
+use mirror_common::{LAYOUT_VERSION, counts::Counts};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -158,11 +158,13 @@ pub(super) async fn mirrors(State(shared): State<Shared>) -> Json<Vec<MirrorRow>
     Json(shared.views.borrow().mirrors.clone())
 }
 
-/// Counters by the names of their reasons, those that are not zero.
-pub fn by_name(counters: &[(Reason, u64)]) -> BTreeMap<String, u64> {
-    let counted = counters.iter().filter(|(_, count)| *count > 0);
+/// The counters of all VNIs together by the names of their reasons, those that are not zero.
+pub fn by_name(counters: &[(String, Counts)]) -> BTreeMap<String, u64> {
+    let mut total = Counts::default();
+    counters.iter().for_each(|(_, counts)| total.add(counts));
+    let counted = total.iter().filter(|(_, count)| *count > 0);
     counted
-        .map(|(reason, count)| (reason.name().to_owned(), *count))
+        .map(|(reason, count)| (reason.name().to_owned(), count))
         .collect()
 }
 

@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use aya::maps::{
     Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray,
+    PerCpuValues,
 };
 use mirror_common::{
+    counts::{Counts, FORMER, NO_VNI},
     flow::{Address, Flow, FlowKey, TcpFlow, ipv4, is_ipv4},
     instance::{Instance, Measures, Vitals},
     limits,
     parked::Parked,
-    reason::Reason,
     replica_set::ReplicaSet,
     steering::Source,
     vni::{Vni, VniKey},
@@ -45,7 +46,7 @@ pub struct Maps {
     pub(super) datagram_flows: HashMap<MapData, FlowKey, Flow>,
     pub(super) descriptors: Descriptors,
     parked: Array<MapData, Parked>,
-    counters: PerCpuArray<MapData, u64>,
+    counters: PerCpuArray<MapData, Counts>,
     /// Names and numbers.
     pub register: Register,
 }
@@ -198,17 +199,43 @@ impl Maps {
         absent_is_fine(self.vnis.remove(&key)).on_map("VNIS", "delete from")
     }
 
-    /// The counters by reason, over all CPUs.
-    pub fn counters(&self) -> Result<Vec<(Reason, u64)>, DataplaneError> {
-        let mut counters = Vec::new();
-        for reason in Reason::ALL {
-            let values = self
-                .counters
-                .get(&(*reason as u32), 0)
-                .on_map("COUNTERS", "read")?;
-            counters.push((*reason, values.iter().sum()));
+    /// What became of packets, over all CPUs, by the VNI's name. Those of none, and of VNIs that are gone, are under an empty name.
+    pub fn counters(&self) -> Result<Vec<(String, Counts)>, DataplaneError> {
+        let mut others = self.counts_of(NO_VNI)?;
+        others.add(&self.counts_of(FORMER)?);
+        let mut found = vec![(String::new(), others)];
+        for (name, number) in self.register.vnis()? {
+            found.push((name, self.counts_of(number)?));
         }
-        Ok(counters)
+        Ok(found)
+    }
+
+    fn counts_of(&self, row: u16) -> Result<Counts, DataplaneError> {
+        let values = self.counters.get(&row.into(), 0);
+        let mut total = Counts::default();
+        let values = values.on_map("COUNTERS", "read")?;
+        values.iter().for_each(|of_cpu| total.add(of_cpu));
+        Ok(total)
+    }
+
+    /// Puts what was counted of a VNI that is gone with those of the others, so that its number can be another's. Its addresses are
+    /// out of service: nobody counts meanwhile.
+    pub fn retire_counts(&mut self, vni: u16) -> Result<(), DataplaneError> {
+        const MAP: &str = "COUNTERS";
+        let row = u32::from(vni);
+        let gone = self.counters.get(&row, 0).on_map(MAP, "read")?;
+        let former = self.counters.get(&FORMER.into(), 0).on_map(MAP, "read")?;
+        let sum = gone.iter().zip(former.iter()).map(|(gone, former)| {
+            let mut sum = *former;
+            sum.add(gone);
+            sum
+        });
+        let none = vec![Counts::default(); gone.len()];
+        for (row, values) in [(FORMER.into(), sum.collect()), (row, none)] {
+            let values = PerCpuValues::try_from(values).path("read", "the number of CPUs")?;
+            self.counters.set(row, values, 0).on_map(MAP, "write")?;
+        }
+        Ok(())
     }
 }
 

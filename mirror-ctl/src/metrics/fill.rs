@@ -2,14 +2,14 @@
 
 use mirror_common::{
     LAYOUT_VERSION,
+    counts::Counts,
     instance::{Measures, Vitals},
     limits,
-    reason::Reason,
 };
 
 use super::{
-    Build, ByInstance, ByInstanceHorizon, ByInstanceReason, ByInterface, ByMap, ByName, ByReason,
-    ByRole, ByState, ByVni, ByVniInstance, ByVniReason, ByVniZoneInstance, Metrics, set,
+    Build, ByInstance, ByInstanceHorizon, ByInstanceReason, ByInterface, ByMap, ByName, ByRole,
+    ByState, ByVni, ByVniInstance, ByVniReason, ByVniZoneInstance, Metrics, set,
 };
 use crate::{
     agent::{
@@ -25,8 +25,8 @@ use crate::{
 pub struct Facts<'a> {
     /// What the agent shows.
     pub view: &'a View,
-    /// The dataplane's counters.
-    pub counters: &'a [(Reason, u64)],
+    /// The dataplane's counters by the VNI's name.
+    pub counters: &'a [(String, Counts)],
     /// What the dataplane noticed of each instance, in the view's order.
     pub vitals: &'a [Vitals],
     /// What it has measured of each, likewise.
@@ -45,14 +45,24 @@ impl Metrics {
         };
         self.build.get_or_create(&build).set(1.0);
         self.start_time.set(facts.started_s);
-        for (reason, count) in facts.counters {
-            let reason = reason.name();
-            set(&self.packets.get_or_create(&ByReason { reason }), *count);
-        }
+        self.fill_packets(facts.counters);
         self.fill_maps(facts);
         self.fill_instances(facts);
         self.fill_vnis(facts.view);
         self.fill_models(&facts.view.models);
+    }
+
+    fn fill_packets(&self, counters: &[(String, Counts)]) {
+        self.packets.clear();
+        for (vni, counts) in counters {
+            for (reason, count) in counts.iter() {
+                let labels = ByVniReason {
+                    vni: vni.clone(),
+                    reason: reason.name(),
+                };
+                set(&self.packets.get_or_create(&labels), count);
+            }
+        }
     }
 
     fn fill_maps(&self, facts: &Facts<'_>) {
@@ -126,6 +136,7 @@ impl Metrics {
         }
         self.instance_handshake.clear();
         self.instance_ack.clear();
+        self.instance_stall.clear();
         for (place, row) in facts.view.instances.iter().enumerate() {
             let vitals = facts.vitals.get(place).copied().unwrap_or_default();
             self.fill_instance(row, &vitals, &facts.view.census);
@@ -142,6 +153,7 @@ impl Metrics {
         for (family, times) in [
             (&self.instance_handshake, &measures.handshake),
             (&self.instance_ack, &measures.ack),
+            (&self.instance_stall, &measures.stall),
         ] {
             family.get_or_create(&labels).set(times);
         }
@@ -311,6 +323,8 @@ impl Metrics {
 mod tests {
     use std::sync::Arc;
 
+    use mirror_common::reason::Reason;
+
     use super::*;
     use crate::{
         agent::{log::LogEntry, view::ShareRow},
@@ -326,9 +340,15 @@ mod tests {
         // 6,104 steps are 0.1 s, between 4,096 and 8,192: 0.067 and 0.134 s.
         measures.ack.count(6_104);
         measures.ack.count(3);
+        measures.stall.count(3);
+        let mut counts = Counts::default();
+        (0..7).for_each(|_| counts.count(Reason::Cloned));
+        let counters = view.vnis.iter().map(|vni| (vni.name.clone(), counts));
+        let others = (String::new(), Counts::default());
+        let counters: Vec<_> = [others].into_iter().chain(counters).collect();
         metrics.scrape(&Facts {
             view,
-            counters: &[(Reason::Cloned, 7), (Reason::Fragment, 0)],
+            counters: &counters,
             vitals: &[Vitals {
                 early_closes: 3,
                 ..Vitals::default()
@@ -410,8 +430,9 @@ mod tests {
         metrics.looped("tick", 0.003);
         let text = facts_text(&metrics, &view());
         for line in [
-            "mirror_packets_total{reason=\"cloned\"} 7",
-            "mirror_packets_total{reason=\"fragment\"} 0",
+            "mirror_packets_total{vni=\"web\",reason=\"cloned\"} 7",
+            "mirror_packets_total{vni=\"web\",reason=\"fragment\"} 0",
+            "mirror_packets_total{vni=\"\",reason=\"cloned\"} 0",
             "mirror_instance_state{compute_instance=\"a\",state=\"draining\"} 1.0",
             "mirror_instance_state{compute_instance=\"a\",state=\"up\"} 0.0",
             "mirror_instance_warm_flows{compute_instance=\"a\"} 2.0",
@@ -422,6 +443,7 @@ mod tests {
             "mirror_instance_ack_seconds_bucket{le=\"0.067108864\",compute_instance=\"a\"} 1",
             "mirror_instance_ack_seconds_bucket{le=\"0.134217728\",compute_instance=\"a\"} 2",
             "mirror_instance_ack_seconds_bucket{le=\"+Inf\",compute_instance=\"a\"} 2",
+            "mirror_instance_takeover_stall_seconds_count{compute_instance=\"a\"} 1",
             "mirror_instance_handshake_seconds_count{compute_instance=\"a\"} 0",
             "mirror_instance_requests_total{compute_instance=\"a\"} 12",
             "mirror_instance_unanswered_syns_total{compute_instance=\"a\"} 2",

@@ -93,8 +93,8 @@ metrics! {
 
     // The dataplane.
 
-    /// What became of packets, by reason, over all VNIs and instances.
-    packets: Family<ByReason, Counter> = "packets";
+    /// What became of packets, by VNI and reason; those of no VNI, and of VNIs that are gone, have an empty one.
+    packets: Family<ByVniReason, Counter> = "packets";
     /// Entries in a map of the dataplane.
     map_entries: Family<ByMap, Level> = "map_entries";
     /// How many entries a map of the dataplane can hold.
@@ -136,6 +136,9 @@ metrics! {
     instance_handshake: Family<ByInstance, Times> = "instance_handshake_seconds";
     /// From a client's segment to the instance's acknowledgement, of a sample.
     instance_ack: Family<ByInstance, Times> = "instance_ack_seconds";
+    /// From the takeover of a flow whose client waited for something to the first segment that the instance, active since then,
+    /// sent to it.
+    instance_stall: Family<ByInstance, Times> = "instance_takeover_stall_seconds";
     /// Requests that began, as the active replica and as a mirror.
     instance_requests: Family<ByInstance, Counter> = "instance_requests";
     /// SYNs that clients sent again because the instance had not answered.
@@ -241,7 +244,6 @@ macro_rules! labels {
 labels! {
     Build { version: &'static str, layout: u32 }
     ByEvent { event: &'static str }
-    ByReason { reason: &'static str }
     ByMap { map: &'static str }
     ByInterface { interface: String, role: String, mode: String }
     ByName { interface: String }

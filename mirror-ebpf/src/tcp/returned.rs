@@ -43,7 +43,7 @@ pub(crate) fn receive(
 ) -> Action {
     let (network, transport, header) = (&scratch.network, &scratch.transport, &mut scratch.header);
     if let Err(reason) = tcp_header::parse(ctx, transport, header) {
-        return report::drop(reason);
+        return report::drop(vni.vni, reason);
     }
     if vni.flags & MIRRORED != 0 && header.segment.payload > 0 {
         // Without a sum replicas are not compared here, and go on.
@@ -74,7 +74,7 @@ pub(crate) fn receive(
     if segment.is(bit::SYN)
         && tcp_header::has_partial_checksum(ctx, network, transport, packet.header)
     {
-        report::count(Reason::PartialChecksum);
+        report::count(vni.vni, Reason::PartialChecksum);
         report::flow_event(packet.key, kind::PARTIAL_CHECKSUM, 0, instance, 0);
     }
     let (mirrored, plain) = match flow::find_tcp(packet.key, vni) {
@@ -98,7 +98,7 @@ pub(crate) fn receive(
     match (mirrored, plain) {
         (Some(flow), _) => mirrored_from_replica(&packet, flow, instance, &mut scratch.world),
         (None, Some(flow)) => plain_from_replica(&packet, flow, instance),
-        (None, None) => report::drop(Reason::NoReplica),
+        (None, None) => report::drop(vni.vni, Reason::NoReplica),
     }
 }
 
@@ -121,7 +121,7 @@ fn plain_from_replica(packet: &Packet<'_>, flow: *mut Flow, instance: u16) -> Ac
     // SAFETY: as in `plain_from_client`.
     let flow = unsafe { &mut *flow };
     if flow.instances[0] != instance {
-        return report::drop(Reason::NotReplica);
+        return report::drop(packet.vni.vni, Reason::NotReplica);
     }
     let segment = &packet.header.segment;
     measure::heard(flow, 0, instance, segment, packet.now);
@@ -131,7 +131,7 @@ fn plain_from_replica(packet: &Packet<'_>, flow: *mut Flow, instance: u16) -> Ac
     close_plain(flow, segment);
     flow.packets += 1;
     flow.seen_s = packet.now.s();
-    steer::to_client(packet.ctx, flow, Reason::Delivered)
+    steer::to_client(packet.ctx, packet.vni.vni, flow, Reason::Delivered)
 }
 
 /// An instance's segment of a flow that is kept nowhere. Only the instance that the flow's hash
@@ -140,9 +140,9 @@ fn plain_from_replica(packet: &Packet<'_>, flow: *mut Flow, instance: u16) -> Ac
 fn return_without_flow(packet: &Packet<'_>, instance: u16) -> Action {
     match steer::choose(packet.key, packet.vni.flags) {
         Some((_, replicas)) if replicas.instances[0] == instance => {
-            report::pass(Reason::ReturnWithoutFlow)
+            report::pass(packet.vni.vni, Reason::ReturnWithoutFlow)
         }
-        _ => report::drop(Reason::NotReplica),
+        _ => report::drop(packet.vni.vni, Reason::NotReplica),
     }
 }
 
@@ -157,7 +157,7 @@ fn mirrored_from_replica(
     // SAFETY: as in `mirrored_from_client`.
     let flow = unsafe { &mut *flow };
     let Some(from) = flow::slot_of(&flow.flow, instance) else {
-        return report::drop(Reason::NotReplica);
+        return report::drop(packet.vni.vni, Reason::NotReplica);
     };
     let from = world.forget(from) & (REPLICAS as u8 - 1);
     let segment = &packet.header.segment;
@@ -175,7 +175,7 @@ fn mirrored_from_replica(
     }
     let (conditions, notes) = (&world.conditions, &mut world.notes);
     let Some(held) = lock::take(steering::hash(packet.key)) else {
-        return report::drop(Reason::NoReplica);
+        return report::drop(packet.vni.vni, Reason::NoReplica);
     };
     world.output = replica::receive(flow, from, segment, conditions, notes);
     // Warm by its first SYN-ACK, and active, perhaps since just now.
@@ -192,12 +192,18 @@ fn mirrored_from_replica(
     if output.park {
         park::keep(packet.ctx, packet.key, from, segment.end(), packet.now);
     }
-    carry_out(packet, flow, output).unwrap_or_else(|| report::drop(Reason::Malformed))
+    carry_out(packet, flow, instance, output)
+        .unwrap_or_else(|| report::drop(packet.vni.vni, Reason::Malformed))
 }
 
 /// Rewrites a replica's segment as the protocol decided and sends it on.
 #[inline(always)]
-fn carry_out(packet: &Packet<'_>, flow: &TcpFlow, output: &Output) -> Option<Action> {
+fn carry_out(
+    packet: &Packet<'_>,
+    flow: &mut TcpFlow,
+    instance: u16,
+    output: &Output,
+) -> Option<Action> {
     let segment = &packet.header.segment;
     let fields = Fields {
         seq: output.seq,
@@ -208,7 +214,7 @@ fn carry_out(packet: &Packet<'_>, flow: &TcpFlow, output: &Output) -> Option<Act
         strip_fin: output.strip_fin,
     };
     let back = match output.verdict {
-        Verdict::Drop => return Some(report::drop(output.reason)),
+        Verdict::Drop => return Some(report::drop(packet.vni.vni, output.reason)),
         Verdict::TurnRound => true,
         Verdict::ToClient | Verdict::AckToClient => false,
     };
@@ -229,13 +235,22 @@ fn carry_out(packet: &Packet<'_>, flow: &TcpFlow, output: &Output) -> Option<Act
         // The frame is as long as the new header at least, or it is not changed at all.
         let needed = if bare.timestamps { 32 } else { 20 };
         if u32::from(packet.header.length) + segment.payload < needed {
-            return Some(report::drop(Reason::MirrorSuppressed));
+            return Some(report::drop(packet.vni.vni, Reason::MirrorSuppressed));
         }
         rewrite::bare_segment(packet.ctx, packet.network, packet.transport, &bare)?;
     }
     if back {
-        report::count(output.reason);
+        report::count(packet.vni.vni, report::bounded(output.reason));
         return Some(steer::back(packet.ctx));
     }
-    Some(steer::to_client(packet.ctx, &flow.flow, output.reason))
+    if output.verdict == Verdict::ToClient {
+        measure::delivered(flow, instance);
+    }
+    let reason = report::bounded(output.reason);
+    Some(steer::to_client(
+        packet.ctx,
+        packet.vni.vni,
+        &flow.flow,
+        reason,
+    ))
 }

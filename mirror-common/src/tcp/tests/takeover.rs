@@ -40,6 +40,24 @@ fn on_an_idle_flow_the_servers_next_word_moves_it() {
 }
 
 #[test]
+fn a_client_that_waits_does_so_from_the_first_takeover_to_the_next_word() {
+    everywhere(|net| {
+        net.establish(2);
+        // Nothing is under way.
+        net.flow.begin_stall(1 << 31 | 7);
+        assert_eq!(net.flow.sync.stalled_steps, 0);
+        // The mirror has an answer that the client has not.
+        net.check(B, data(0, 100), SUPPRESSED);
+        net.die(A);
+        net.check_client(ack(0), &[(B, 0)]);
+        net.flow.begin_stall(u32::MAX - 7);
+        net.flow.begin_stall(4);
+        assert_eq!(net.flow.end_stall(8), 15, "across the wrap");
+        assert_eq!(net.flow.sync.stalled_steps, 0);
+    });
+}
+
+#[test]
 fn suppressed_bytes_are_delivered_when_they_are_sent_again() {
     everywhere(|net| {
         net.establish(2);

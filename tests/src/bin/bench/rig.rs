@@ -12,6 +12,7 @@ use aya::maps::{
 };
 use aya::programs::{ProgramFd, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use mirror_common::counts::{self, Counts};
 use mirror_common::ethernet::Addresses;
 use mirror_common::flow::{Flow, FlowKey, TcpFlow, ipv4, protocol, state};
 use mirror_common::instance::{Instance, state as health};
@@ -51,7 +52,7 @@ pub(crate) struct Rig {
     pub(crate) steering: ArrayOfMaps<MapData, Array<MapData, u32>>,
     /// The tables of flows once more: unmirrored, mirrored.
     pub(crate) flow_fds: [OwnedFd; 2],
-    counters: PerCpuArray<MapData, u64>,
+    counters: PerCpuArray<MapData, Counts>,
     /// How many flows there are with how many mirrors.
     opened: [u32; REPLICAS],
     client_link: u32,
@@ -134,7 +135,12 @@ impl Rig {
 
     /// How often each reason was counted, over all processors.
     pub(crate) fn count(&self, reason: Reason) -> Result<u64> {
-        Ok(self.counters.get(&(reason as u32), 0)?.iter().sum())
+        let mut total = 0;
+        for row in 0..counts::ROWS {
+            let counts = self.counters.get(&row, 0)?;
+            total += counts.iter().map(|of_cpu| of_cpu.of(reason)).sum::<u64>();
+        }
+        Ok(total)
     }
 
     /// How large the programs are.
