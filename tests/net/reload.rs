@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::fd::OwnedFd;
 
+use aya::maps::{ArrayOfMaps, Map, MapData};
 use testbed::agent::{Agent, Event};
 use testbed::clock::wait_until;
 use testbed::net::xdp;
@@ -143,4 +144,42 @@ fn a_failure_in_the_middle_is_taken_back() {
         |_| {},
         "maps/STEERING: Operation not permitted",
     );
+}
+
+/// The kernel's numbers of VNIs' steering tables, by the VNIs' numbers.
+fn tables(site: &Site, vnis: u32) -> Vec<u32> {
+    let pin = site.topology.pin_dir().join("maps/STEERING");
+    let map = Map::from_map_data(MapData::from_pin(pin).unwrap()).unwrap();
+    let steering = ArrayOfMaps::<MapData, MapData>::try_from(map).unwrap();
+    let id = |number| steering.get(&number, 0).unwrap().info().unwrap().id();
+    (0..vnis).map(id).collect()
+}
+
+#[test]
+fn vnis_of_the_same_instances_share_a_table_until_one_has_others() {
+    let site = Site::new(3);
+    let mut config = site.topology.config();
+    let second = VniConfig {
+        name: "second".into(),
+        addresses: vec!["10.77.0.101".into()],
+        ..config.vni[0].clone()
+    };
+    config.vni.push(second);
+    let mut agent = site.agent(&config);
+    let share = || {
+        let tables = tables(&site, 2);
+        assert_eq!(tables[0], tables[1]);
+        tables[0]
+    };
+    share();
+    agent.stop().unwrap();
+    agent.restart().unwrap();
+    let first = share();
+    // What changes for one does not for the other.
+    config.vni[1].canaries = vec![config.instance[2].name.clone()];
+    config.write(agent.file()).unwrap();
+    agent.text(&["reload"]).unwrap();
+    let changed = tables(&site, 2);
+    assert_eq!(changed[0], first);
+    assert_ne!(changed[1], first);
 }

@@ -31,7 +31,7 @@ const VITALS_ONE_BY_ONE: usize = 16;
 /// Handles of all maps. Each thread that needs some opens its own.
 pub struct Maps {
     pub(super) vnis: HashMap<MapData, VniKey, Vni>,
-    pub(super) steering: ArrayOfMaps<MapData, Array<MapData, u32>>,
+    pub(super) steering: ArrayOfMaps<MapData, MapData>,
     pub(super) sources: LpmTrie<MapData, Source, u32>,
     pub(super) sets: Array<MapData, ReplicaSet>,
     pub(super) set_ports: ArrayOfMaps<MapData, DevMap<MapData>>,

@@ -1,9 +1,12 @@
 //! What new flows meet: replica sets, steering tables and redirect targets. Everything is written
 //! before something names it, and a table is swapped in by one update.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
 
-use aya::maps::{Array, DevMap, Map, MapData, lpm_trie::Key};
+use aya::maps::{DevMap, Map, MapData, lpm_trie::Key};
 use ipnet::Ipv6Net;
 use mirror_common::{
     flow::Address,
@@ -156,33 +159,42 @@ impl Dataplane {
             .on_map("SETS", "write")
     }
 
-    /// Swaps in new steering tables by their numbers, each at once. Those of VNIs have the VNIs' numbers.
+    /// Swaps in new steering tables by their numbers, each at once. Those of VNIs have the VNIs' numbers. Those that are equal, as
+    /// those of VNIs with the same instances are, are one map: none is ever changed in place.
     pub fn swap_tables(&mut self, tables: &[(u32, Vec<u32>)]) -> Result<(), DataplaneError> {
         let buckets: Vec<u32> = (0..STEERING_BUCKETS).collect();
         let shape = *self.inner("STEERING")?;
-        let mut made = Vec::new();
-        for (_, table) in tables {
-            let data = MapData::create(shape.definition(), "STEERING_inner", None)
-                .on_map("STEERING", "create an inner map of")?;
-            sys::update_batch(data.fd(), &buckets, table)
-                .path("fill a table of", self.pins.map("STEERING"))?;
-            made.push(data);
+        let mut made = HashMap::<&[u32], MapData>::new();
+        let mut keys = Vec::new();
+        let mut fds = Vec::new();
+        for (number, table) in tables {
+            let data = match made.entry(table) {
+                Entry::Occupied(equal) => equal.into_mut(),
+                Entry::Vacant(place) => {
+                    let data = MapData::create(shape.definition(), "STEERING_inner", None)
+                        .on_map("STEERING", "create an inner map of")?;
+                    sys::update_batch(data.fd(), &buckets, table)
+                        .path("fill a table of", self.pins.map("STEERING"))?;
+                    place.insert(data)
+                }
+            };
+            keys.push(*number);
+            fds.push(data.fd().as_fd().as_raw_fd() as u32);
         }
-        let keys: Vec<u32> = tables.iter().map(|(number, _)| *number).collect();
-        let fds: Vec<u32> = made
-            .iter()
-            .map(|data| data.fd().as_fd().as_raw_fd() as u32)
-            .collect();
         sys::update_batch(self.maps.descriptors.steering.fd(), &keys, &fds)
             .path("write", self.pins.map("STEERING"))
     }
 
     /// The steering table of a number, if there is one.
     pub fn table(&self, number: u32) -> Option<Vec<u32>> {
-        let table: Array<MapData, u32> = self.maps.steering.get(&number, 0).ok()?;
-        (0..STEERING_BUCKETS)
-            .map(|bucket| table.get(&bucket, 0).ok())
-            .collect()
+        let table = self.maps.steering.get(&number, 0).ok()?;
+        let mut buckets = Vec::new();
+        let mut walk = sys::Walk::<u32, u32>::new(STEERING_BUCKETS as usize);
+        // An array's entries come in the order of their numbers.
+        while let Some((_, values)) = walk.next(table.fd()).ok()? {
+            buckets.extend(values);
+        }
+        (buckets.len() == STEERING_BUCKETS as usize).then_some(buckets)
     }
 
     /// Takes a steering table away. Returns when no program uses it any more: the kernel waits for those that run
