@@ -176,6 +176,7 @@ fn vnis_of_the_same_instances_share_a_table_until_one_has_others() {
     agent.restart().unwrap();
     let first = share();
     // What changes for one does not for the other.
+    config.vni[1].mode = Some("shadow".into());
     config.vni[1].canaries = vec![config.instance[2].name.clone()];
     config.write(agent.file()).unwrap();
     agent.text(&["reload"]).unwrap();
