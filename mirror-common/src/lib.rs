@@ -17,6 +17,7 @@ mod layout;
 pub mod limits;
 pub mod parked;
 pub mod plan;
+pub mod predecessor;
 pub mod reason;
 pub mod replica_set;
 pub mod steering;

@@ -18,6 +18,7 @@ use crate::{
     health::{self, World},
     maps::{DATAGRAM_FLOWS, Scratch},
     packet::{at, headers::Transport, rewrite::frame_addresses},
+    predecessor,
     report::{self, Now},
     steer, trace,
 };
@@ -132,6 +133,8 @@ pub(crate) fn from_replica(
     trace::arrived(ctx, key, instance);
     report::heard(instance, now);
     let Some(flow) = DATAGRAM_FLOWS.get_ptr_mut(key) else {
+        // Asked before this version was there: what the client sends next opens a flow here.
+        predecessor::take_from_instance(ctx);
         return report::drop(vni.vni, Reason::ReturnWithoutFlow);
     };
     // SAFETY: as in `from_client`.

@@ -22,6 +22,7 @@ use crate::{
         at,
         headers::{Network, Transport, quoted_v4},
     },
+    predecessor,
     report::{self, Now},
     steer, trace,
 };
@@ -255,10 +256,14 @@ fn error_from_client(
                 // SAFETY: as above.
                 steer::to_instance(ctx, vni.vni, unsafe { (*flow).instances[0] }, false)
             }
-            Found::HalfOpen(_) | Found::None => report::drop(vni.vni, Reason::NoFlow),
+            Found::HalfOpen(_) | Found::None => {
+                predecessor::take_from_client(ctx);
+                report::drop(vni.vni, Reason::NoFlow)
+            }
         },
         Concerns::Datagram(key) => {
             if DATAGRAM_FLOWS.get_ptr(&key).is_none() {
+                predecessor::take_from_client(ctx);
                 return report::drop(vni.vni, Reason::NoFlow);
             }
             report::count(vni.vni, Reason::IcmpError);
@@ -297,7 +302,10 @@ fn error_from_replica(
         Found::Mirrored(flow) | Found::HalfOpen(flow) => unsafe { &(*flow).flow },
         // SAFETY: as above.
         Found::Plain(flow) => unsafe { &*flow },
-        Found::None => return report::drop(vni.vni, Reason::ReturnWithoutFlow),
+        Found::None => {
+            predecessor::take_from_instance(ctx);
+            return report::drop(vni.vni, Reason::ReturnWithoutFlow);
+        }
     };
     if flow::slot_of(flow, instance) != Some(flow.active) {
         return report::drop(vni.vni, Reason::MirrorSuppressed);

@@ -19,6 +19,7 @@ mod maps;
 mod measure;
 mod packet;
 mod park;
+mod predecessor;
 mod report;
 mod steer;
 mod tcp;

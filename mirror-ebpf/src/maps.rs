@@ -3,7 +3,8 @@
 use aya_ebpf::{
     bindings::bpf_spin_lock,
     btf_maps::{
-        Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf,
+        Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray,
+        ProgramArray, RingBuf,
     },
     macros::btf_map,
 };
@@ -14,6 +15,7 @@ use mirror_common::{
     instance::{Instance, Measures, Vitals},
     limits,
     parked::Parked,
+    predecessor,
     replica_set::ReplicaSet,
     steering::Source,
     vni::{Vni, VniKey},
@@ -155,6 +157,15 @@ pub(crate) static COUNTERS: PerCpuArray<Counts, { counts::ROWS as usize }> = Per
 
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<Event, { limits::EVENT_RING_BYTES as usize }> = RingBuf::new();
+
+/// The programs of the version before while it lets its flows end, by the numbers of [`predecessor`].
+#[btf_map]
+pub(crate) static PREDECESSOR: ProgramArray<{ predecessor::PROGRAMS as usize }> =
+    ProgramArray::new();
+
+/// Whether there are such, which a program cannot ask of their own map: 0 or 1.
+#[btf_map]
+pub(crate) static DRAINS: Array<u32, 1> = Array::new();
 
 /// The layout version of these maps, written by the agent that made them.
 #[btf_map]

@@ -30,6 +30,7 @@ use crate::{
         rewrite::{self, Bare, Fields, frame_addresses},
         tcp_header::{self, TcpHeader},
     },
+    predecessor,
     report::{self, Now},
     steer, trace,
 };
@@ -75,7 +76,12 @@ pub(crate) fn from_client(ctx: &XdpContext, scratch: &mut Scratch, vni: &Vni, no
             mirrored_from_client(&packet, flow, &mut scratch.world, &mut scratch.stopwatch)
         }
         Way::Plain(flow) => plain_from_client(&packet, flow, &mut scratch.stopwatch),
-        Way::Stateless(reason) => stateless(&packet, reason),
+        Way::Stateless(reason) => {
+            if matches!(reason, Reason::NoFlow) {
+                predecessor::take_from_client(ctx);
+            }
+            stateless(&packet, reason)
+        }
         Way::Dropped(reason) => report::drop(vni.vni, reason),
     }
 }
@@ -127,6 +133,12 @@ fn way_of(packet: &Packet<'_>, new: &mut TcpFlow) -> Way {
         };
     }
     if !client::completes_handshake(flow, segment) {
+        // A SYN that came late, or that somebody forged, must not cut its flow off from the version before: a client that
+        // has sent a first SYN has nothing else to say until it is answered.
+        if flow.flow.state == state::HANDSHAKE && predecessor::is_there() {
+            let _ = HALF_OPEN.remove(packet.key);
+            return Way::Stateless(Reason::NoFlow);
+        }
         return Way::Dropped(Reason::BadHandshakeAck);
     }
     flow.flow.state = state::ESTABLISHED;

@@ -38,6 +38,8 @@ pub(super) enum Occasion {
     FirstStart,
     /// The dataplane was there.
     Adoption,
+    /// Another version's was there, whose interfaces this one gets.
+    Succession,
     /// Another configuration is in force.
     Reload,
 }
@@ -73,6 +75,9 @@ impl Agent {
                 self.put_back(before, links, taken).await;
             }
             return Err(error);
+        }
+        if occasion == Occasion::Succession {
+            self.take_charge(&links)?;
         }
         self.start_probes(&before.1);
         self.share_idle_limits();
@@ -335,7 +340,7 @@ impl Agent {
             }
             let is_new = match occasion {
                 Occasion::FirstStart => true,
-                Occasion::Adoption => false,
+                Occasion::Adoption | Occasion::Succession => false,
                 Occasion::Reload => !known.iter().any(|(other, _)| *other == name),
             };
             if role == Role::VniInterface && is_new {

@@ -3,7 +3,7 @@
 use mirror_common::event::Event as Report;
 use tokio::sync::oneshot;
 
-use super::{Applied, models::ModelAct, orders::Refusal, state::Order};
+use super::{Applied, models::ModelAct, orders::Refusal, predecessor::News, state::Order};
 use crate::{
     connections::Sweep,
     dataplane::{RecordMaps, Traced},
@@ -67,6 +67,10 @@ pub enum Event {
     Untrace,
     /// The agent's process is to become one of the program that is at its place now.
     Replace(oneshot::Sender<()>),
+    /// The same, but for its flows, which end by themselves: a version with other maps comes.
+    HandOver(oneshot::Sender<()>),
+    /// Of a version before whose flows are to end.
+    Predecessor(News),
     /// The agent is to end.
     Stop,
 }
@@ -78,6 +82,13 @@ pub enum End {
     Stopped,
     /// To be replaced by another version of itself.
     Replaced,
+    /// To be replaced by one that does not know its flows.
+    HandedOver,
+    /// It has kept the flows of a version that was replaced, until so many were left; none: it does not matter any more.
+    Drained {
+        /// Flows that were left.
+        cut: Option<u64>,
+    },
 }
 
 impl Event {
@@ -96,7 +107,8 @@ impl Event {
             Self::Apply { .. } => "apply",
             Self::Trace { .. } | Self::LoadTraced(_) => "trace",
             Self::Untrace => "untrace",
-            Self::Replace(_) => "replace",
+            Self::Replace(_) | Self::HandOver(_) => "replace",
+            Self::Predecessor(_) => "predecessor",
             Self::Stop => "stop",
         }
     }

@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 pub const ENTRIES_MAX: usize = 65_536;
 
 /// Every kind of entry.
-pub const KINDS: [&str; 12] = [
+pub const KINDS: [&str; 13] = [
     "flow-opened",
     "flow-warm",
     "flow-cold",
@@ -28,6 +28,7 @@ pub const KINDS: [&str; 12] = [
     "order",
     "prediction",
     "zone",
+    super::predecessor::KIND,
 ];
 
 /// One entry.

@@ -6,10 +6,13 @@ mod configure;
 pub mod decide;
 mod event;
 pub mod foresee;
+pub mod handover;
+mod keeping;
 pub mod log;
 pub mod models;
 pub mod orders;
 mod ports;
+pub mod predecessor;
 mod prospects;
 mod publish;
 mod reload;
@@ -54,9 +57,10 @@ use models::Models;
 use publish::Published;
 use sets::SetBook;
 use state::State;
-use view::View;
+use view::{DrainingRow, View};
 
 pub use event::{End, Event};
+pub use keeping::Keeping;
 pub use reload::Applied;
 pub use start::{StartError, Started, start};
 
@@ -100,6 +104,14 @@ pub struct Agent {
     checksums_told: HashSet<u16>,
     /// Until when traced programs are in place.
     traced_until_ns: Option<u64>,
+    /// What a keeper knows of its end.
+    keeping: Option<Keeping>,
+    /// The version before, while its flows are to end.
+    draining: Option<DrainingRow>,
+    /// Whether it was told to be looked after.
+    kept_told: Option<bool>,
+    /// That it is time to end.
+    end: Option<End>,
 }
 
 /// What the loop listens to.
@@ -150,6 +162,12 @@ impl Agent {
                     let _ = reply.send(());
                     return End::Replaced;
                 }
+                Event::HandOver(reply) => {
+                    self.untrace("the agent is replaced");
+                    info!("makes room for another version, and keeps its flows until they end");
+                    let _ = reply.send(());
+                    return End::HandedOver;
+                }
                 event => event,
             };
             let poll_before = self.state.config.detect.poll_ms;
@@ -157,6 +175,9 @@ impl Agent {
             self.handle(event).await;
             self.metrics.looped(kind, began.elapsed().as_secs_f64());
             watchdog.alive(began);
+            if let Some(end) = self.end {
+                return end;
+            }
             let poll_ms = self.state.config.detect.poll_ms;
             if poll_ms != poll_before {
                 looks = time::interval(Duration::from_millis(poll_ms.into()));
@@ -179,6 +200,7 @@ impl Agent {
             Event::Tick => {
                 self.retry();
                 self.end_late_trace();
+                self.look_for_pins();
                 let mut actions = self.state.tick(now_ns);
                 actions.extend(self.foresee(now_ns));
                 actions
@@ -244,7 +266,11 @@ impl Agent {
                 self.untrace("the trace is over");
                 return;
             }
-            Event::Replace(_) | Event::Stop => return,
+            Event::Predecessor(news) => {
+                self.heard_of_predecessor(news);
+                return;
+            }
+            Event::Replace(_) | Event::HandOver(_) | Event::Stop => return,
         };
         self.apply(actions).await;
     }
@@ -408,6 +434,7 @@ impl Agent {
     }
 
     fn swept(&mut self, sweep: Sweep) {
+        self.look_for_end(&sweep);
         for number in self.book.swept(sweep.began_ns, &sweep.sets) {
             self.wired.remove(&number);
             if let Err(error) = self.dataplane.retire_set(number) {

@@ -29,6 +29,8 @@ impl Agent {
         occasion: Occasion,
     ) -> Result<Vec<Taken>, DataplaneError> {
         let mut taken = Vec::new();
+        // Another version's programs serve until everything else is in place, or for good.
+        let presumes = occasion == Occasion::Succession || self.keeps();
         for (name, role) in config.ports() {
             let Some(link) = links.iter().find(|link| link.name == name) else {
                 continue;
@@ -36,7 +38,7 @@ impl Agent {
             let mode = config.mode(&name);
             let before = self.in_force(&name);
             let is_new = before != Some((role, mode));
-            if is_new {
+            if is_new && !presumes {
                 let link = link.clone();
                 taken.push(Taken { link, before });
             }
@@ -45,9 +47,15 @@ impl Agent {
             let attached = self
                 .dataplane
                 .set_port(link.ifindex)
-                .and_then(|()| self.attach(link, peer, role, mode));
+                .and_then(|()| match presumes {
+                    true => {
+                        self.dataplane.presume(link);
+                        Ok(())
+                    }
+                    false => self.attach(link, peer, role, mode),
+                });
             let must_not_fail = match occasion {
-                Occasion::FirstStart => true,
+                Occasion::FirstStart | Occasion::Succession => true,
                 Occasion::Adoption => false,
                 Occasion::Reload => is_new,
             };
@@ -78,6 +86,25 @@ impl Agent {
             error!("{error}");
         }
         Ok(taken)
+    }
+
+    /// Puts this version's programs in the place of those of the version before, which are handed what these do not know.
+    ///
+    /// Instance links first, here above all: an answer to what the old programs have asked finds its flow by the new ones
+    /// too, but not the other way round.
+    pub(super) fn take_charge(&mut self, links: &[Link]) -> Result<(), DataplaneError> {
+        for (name, role) in self.state.config.ports() {
+            let Some(link) = links.iter().find(|link| link.name == name) else {
+                continue;
+            };
+            let peer = links.iter().find(|other| Some(other.ifindex) == link.peer);
+            let mode = self.state.config.mode(&name);
+            if let Err(error) = self.attach(link, peer, role, mode) {
+                error!("{error}");
+                self.broken.insert(name);
+            }
+        }
+        self.dataplane.succeeded()
     }
 
     /// Whether every VNI with mirrors has interfaces at which packets can be cloned.

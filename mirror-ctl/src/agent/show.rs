@@ -45,6 +45,7 @@ impl Agent {
             census: self.sweep.census.clone(),
             health: self.health_rows(),
             models: self.models_row(),
+            draining: self.keeping_row().or_else(|| self.draining.clone()),
             config: self.state.config.clone(),
         };
         self.views.send_replace(Arc::new(view));

@@ -7,10 +7,11 @@ use std::{
 };
 
 use tokio::sync::{mpsc, watch};
+use tracing::warn;
 
 use super::{
-    Agent, Event, Inputs, configure::Occasion, log::EventLog, models::Models, sets::SetBook,
-    state::State, view::View,
+    Agent, Event, Inputs, Keeping, configure::Occasion, handover, log::EventLog, models::Models,
+    predecessor, sets::SetBook, state::State, view::View,
 };
 use crate::{
     clock,
@@ -56,9 +57,25 @@ pub struct Started {
 }
 
 /// Loads, attaches, pins or adopts everything that `config` (of `file`) asks for.
-/// `log_programs`: level of the programs' own log, 0 (off) to 5 (trace).
-pub async fn start(file: &Path, config: Config, log_programs: u8) -> Result<Started, StartError> {
-    let dataplane = Dataplane::open(&config.agent.pin_dir, log_programs)?;
+/// `log_programs`: level of the programs' own log, 0 (off) to 5 (trace). `keeping`: only what is there is looked after.
+pub async fn start(
+    file: &Path,
+    config: Config,
+    log_programs: u8,
+    keeping: Option<Keeping>,
+) -> Result<Started, StartError> {
+    let pin_dir = &config.agent.pin_dir;
+    let mut dataplane = match &keeping {
+        Some(_) => Dataplane::keep(pin_dir)?,
+        None => Dataplane::open(pin_dir, log_programs)?,
+    };
+    if dataplane.succeeds() {
+        let folder = handover::folder(&config.agent.socket);
+        match handover::read(&folder) {
+            Ok(handover) => handover.take_up(&mut dataplane)?,
+            Err(error) => warn!("{}: {error}: orders are forgotten", folder.display()),
+        }
+    }
     if log_programs > 0 {
         tokio::spawn(dataplane.program_log()?.run());
     }
@@ -132,12 +149,23 @@ pub async fn start(file: &Path, config: Config, log_programs: u8) -> Result<Star
         ticks: 0,
         checksums_told: HashSet::new(),
         traced_until_ns: None,
+        keeping,
+        draining: None,
+        kept_told: None,
+        end: None,
     };
-    let occasion = match agent.dataplane.adopted() {
-        true => Occasion::Adoption,
-        false => Occasion::FirstStart,
+    let dataplane = &agent.dataplane;
+    let occasion = match (dataplane.adopted(), dataplane.succeeds()) {
+        (_, true) => Occasion::Succession,
+        (true, false) => Occasion::Adoption,
+        (false, false) => Occasion::FirstStart,
     };
+    let (pin_dir, socket) = (config.agent.pin_dir.clone(), config.agent.socket.clone());
     agent.configure(config, occasion).await?;
+    if !agent.keeps() {
+        agent.draining = predecessor::watch(&pin_dir, &socket, order_sender.clone());
+        agent.show();
+    }
     if let Some(targets) = targets {
         targets.follow(closed_sender)?;
     }

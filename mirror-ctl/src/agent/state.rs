@@ -46,6 +46,23 @@ impl Order {
         let found = all.into_iter().find(|order| *order as u8 == number);
         found.unwrap_or_default()
     }
+
+    /// The verb that orders it; empty: none does.
+    pub const fn verb(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Drain => "drain",
+            Self::Evacuate => "evacuate",
+            Self::Takeover => "takeover",
+        }
+    }
+
+    /// The order of a verb.
+    pub fn of_verb(verb: &str) -> Self {
+        let all = [Self::Drain, Self::Evacuate, Self::Takeover];
+        let found = all.into_iter().find(|order| order.verb() == verb);
+        found.unwrap_or_default()
+    }
 }
 
 /// Everything that decisions depend on.

@@ -18,6 +18,12 @@ const GRACE_NS: u64 = Duration::from_secs(1).as_nanos() as u64;
 impl Agent {
     /// Has the kernel verify the programs, in a thread of its own: it takes seconds.
     pub(super) fn load_traced(&self, reply: oneshot::Sender<Result<(Traced, RecordMaps), String>>) {
+        if self.keeps() {
+            let why =
+                "this agent keeps the flows of a version that was replaced: they cannot be traced";
+            let _ = reply.send(Err(why.to_owned()));
+            return;
+        }
         let pin_dir = self.state.config.agent.pin_dir.clone();
         let load = move || {
             let loaded = load_traced(&pin_dir).map_err(|error| error.to_string());

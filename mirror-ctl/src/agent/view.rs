@@ -39,6 +39,8 @@ pub struct View {
     pub health: Vec<HealthRow>,
     /// Who judges, and how well; what is recorded of it.
     pub models: ModelsRow,
+    /// Flows that are to end by themselves.
+    pub draining: Option<DrainingRow>,
     /// What the agent runs by.
     pub config: Config,
 }
@@ -68,6 +70,29 @@ pub struct StatusRow {
     pub counters: std::collections::BTreeMap<String, u64>,
     /// Flows by table.
     pub flows: HashMap<String, u64>,
+    /// The version before, while its flows are to end; of a keeper, itself.
+    #[serde(default)]
+    pub draining: Option<DrainingRow>,
+}
+
+/// A version that was replaced by one with other maps, and lets its flows end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DrainingRow {
+    /// The version.
+    #[serde(default)]
+    pub version: String,
+    /// The process that looks after its flows; none: it is not there, and is started again.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// That process' socket, which every verb can be sent to.
+    #[serde(default)]
+    pub socket: String,
+    /// TCP flows that are left; none: not known.
+    #[serde(default)]
+    pub flows: Option<u64>,
+    /// When what is left then is cut.
+    #[serde(default)]
+    pub left_s: u64,
 }
 
 impl StatusRow {
@@ -84,6 +109,7 @@ impl StatusRow {
             interfaces: Vec::new(),
             counters: Default::default(),
             flows: HashMap::new(),
+            draining: None,
         }
     }
 }

@@ -44,6 +44,10 @@ impl Agent {
         if let Some((_, role)) = role {
             let mode = self.state.config.mode(name);
             let peer = self.state.links.get(&link.peer.unwrap_or(0)).cloned();
+            if self.keeps() {
+                self.dataplane.presume(&link);
+                return Ok(());
+            }
             self.attach(&link, peer.as_ref(), role, mode)?;
             self.learn_mode();
             self.check_copies(&self.state.config, std::slice::from_ref(&link))?;
@@ -165,6 +169,9 @@ impl Agent {
 
     /// Adds the VNIs' addresses to an interface, so that clients' ARP and ND are answered.
     pub(super) async fn announce(&mut self, interface: &str) {
+        if self.keeps() {
+            return;
+        }
         let Some(ifindex) = self.state.link(interface).map(|link| link.ifindex) else {
             return;
         };
@@ -188,6 +195,10 @@ impl Agent {
 
     /// Removes addresses that an agent added and that are not configured any more.
     pub(super) async fn withdraw_others(&mut self) -> Result<(), DataplaneError> {
+        if self.keeps() {
+            // They are the next version's now.
+            return Ok(());
+        }
         for announced in self.dataplane.maps.register.announced()? {
             let wanted = self.announced_on(&announced.interface);
             if wanted.contains(&announced.address) {

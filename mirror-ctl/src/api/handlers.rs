@@ -65,6 +65,7 @@ pub(super) async fn status(State(shared): State<Shared>) -> Result<Json<StatusRo
         interfaces: view.interfaces.clone(),
         counters: by_name(&counters),
         flows: view.flows.clone(),
+        draining: view.draining.clone(),
     }))
 }
 

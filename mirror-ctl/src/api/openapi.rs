@@ -26,6 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(handlers::config, orders::apply))
         .routes(routes!(orders::reload))
         .routes(routes!(orders::replace))
+        .routes(routes!(orders::hand_over))
         .routes(routes!(trace::trace))
         .routes(routes!(metrics::metrics))
 }

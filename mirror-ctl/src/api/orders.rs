@@ -1,30 +1,32 @@
 //! What changes something. Each call is written down with who made it: in the agent's log, and as an event.
 
+use std::{path, sync::Arc, time::Duration};
+
 use axum::{
     Json,
     extract::{ConnectInfo, Path, Query, State},
-    http::StatusCode,
+    http::{Method, StatusCode},
 };
 use serde::Deserialize;
 use tokio::sync::oneshot;
-use tracing::info;
+use tracing::{info, warn};
 use utoipa::IntoParams;
 
 use super::{
-    Shared,
+    Shared, client,
     handlers::{Failed, Problem, unknown},
     listen::Peer,
 };
 use crate::{
     agent::{
-        Applied, Event,
+        Applied, Event, handover,
         log::LogEntry,
         models::{ModelAct, ModelsRow},
         orders::Refusal,
         state::Order,
-        view::InstanceRow,
+        view::{DrainingRow, InstanceRow},
     },
-    clock,
+    clock, dataplane,
 };
 
 #[derive(Deserialize, IntoParams)]
@@ -82,6 +84,7 @@ pub(super) async fn order(
     );
     match answer {
         Ok(()) => {
+            pass_on(&shared, &instance, order, query.force).await;
             let view = shared.views.borrow();
             let rows = view.instances.iter();
             Ok(Json(
@@ -92,6 +95,31 @@ pub(super) async fn order(
             Err(Failed(StatusCode::NOT_FOUND, refusal.to_string()))
         }
         Err(refusal) => Err(Failed(StatusCode::CONFLICT, refusal.to_string())),
+    }
+}
+
+/// Gives an order to the keeper of a version before as well: who takes an instance out means all of its flows.
+async fn pass_on(shared: &Shared, instance: &str, order: Order, force: bool) {
+    let keeper = |row: &DrainingRow| row.pid.filter(|pid| *pid != std::process::id());
+    let draining = shared.views.borrow().draining.clone();
+    let Some(row) = draining.filter(|row| keeper(row).is_some()) else {
+        return;
+    };
+    let verb = match order {
+        Order::None => "restore",
+        order => order.verb(),
+    };
+    let path = format!(
+        "/v1/instances/{}/{verb}?force={force}",
+        client::escape(instance)
+    );
+    let answer =
+        client::request::<Vec<InstanceRow>>(path::Path::new(&row.socket), Method::POST, &path);
+    if let Err(error) = answer.await {
+        warn!(
+            instance,
+            verb, "not done for the flows of the version before: {error}"
+        );
     }
 }
 
@@ -158,6 +186,56 @@ pub(super) async fn replace(
     note(&shared, &peer, verb("replace"), None::<&String>);
     let (reply, answer) = oneshot::channel();
     ask(&shared, Event::Replace(reply), answer).await.map(Json)
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct HandOverQuery {
+    /// Flows that are left after so many seconds are cut.
+    for_s: u64,
+}
+
+/// As `replace`, for a program with other maps that was prepared beside what is pinned: this version's flows stay with it
+/// until they end, looked after by a process of their own.
+#[utoipa::path(
+    post,
+    path = "/v1/hand-over",
+    params(HandOverQuery),
+    responses(
+        (status = 200, description = "It begins", body = ()),
+        (status = "default", description = "Refused or failed", body = Problem)
+    )
+)]
+pub(super) async fn hand_over(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Query(query): Query<HandOverQuery>,
+) -> Result<Json<()>, Failed> {
+    let left = left_behind(&shared, Duration::from_secs(query.for_s)).await;
+    note(&shared, &peer, verb("hand-over"), left.as_ref().err());
+    left.map_err(|reason| Failed(StatusCode::CONFLICT, reason))?;
+    let (reply, answer) = oneshot::channel();
+    ask(&shared, Event::HandOver(reply), answer).await.map(Json)
+}
+
+/// Leaves behind what the next version must know and what a keeper needs.
+async fn left_behind(shared: &Shared, time: Duration) -> Result<(), String> {
+    let (config, maps) = (
+        shared.views.borrow().config.clone(),
+        Arc::clone(&shared.maps),
+    );
+    let pin_dir = &config.agent.pin_dir;
+    if dataplane::is_draining(pin_dir) {
+        return Err("the version before still lets its connections end".to_owned());
+    }
+    if !dataplane::is_prepared(pin_dir) {
+        return Err("no other version is prepared".to_owned());
+    }
+    // The program is copied, which takes its time.
+    let prepare = move || handover::prepare(&config, &maps, time);
+    let prepared = tokio::task::spawn_blocking(prepare).await;
+    let prepared = prepared.map_err(anyhow::Error::new).flatten();
+    prepared.map_err(|error| format!("what a keeper needs cannot be left behind: {error:#}"))
 }
 
 /// Puts another configuration in force and makes it the file's.

@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use std::{ffi::OsString, net::IpAddr, path::PathBuf, str::FromStr};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -53,6 +53,12 @@ pub enum Verb {
         after_help = "Examples:\n  mirror-ctl agent --config /etc/mirror/mirror.toml\n  MIRROR_LOG=debug mirror-ctl agent --config mirror.toml"
     )]
     Agent(Agent),
+    /// Look after the flows of this version until they have ended, while another one runs in its place. Agents start this.
+    #[command(hide = true)]
+    Keeper {
+        /// What an agent has left behind for it.
+        folder: PathBuf,
+    },
     /// Load the programs, attach and pin them, and end. An agent adopts them later.
     #[command(after_help = "Examples:\n  mirror-ctl load --config mirror.toml")]
     Load(ConfigFile),
@@ -130,7 +136,7 @@ pub enum Verb {
     Apply(Apply),
     /// Have the running agent and its programs replaced by this version, with all connections kept.
     #[command(
-        after_help = "Examples:\n  mirror-ctl upgrade --dry-run   would the new version be accepted?\n  mirror-ctl upgrade             once it is where the agent's was (apt-get install ./mirror-ctl_NEW.deb)"
+        after_help = "Examples:\n  mirror-ctl upgrade --dry-run   would the new version be accepted?\n  mirror-ctl upgrade             once it is where the agent's was (apt-get install ./mirror-ctl_NEW.deb)\n  mirror-ctl upgrade --drain     where the maps are others: connections stay with the old version until they end"
     )]
     Upgrade(Upgrade),
     /// Find out what on this machine keeps the dataplane from working, or from working well.
@@ -175,7 +181,10 @@ pub enum Verb {
 impl Verb {
     /// Whether it works on the dataplane itself, and must not end by a closed pipe half way.
     pub fn is_service(&self) -> bool {
-        matches!(self, Self::Agent(_) | Self::Load(_) | Self::Unload(_))
+        matches!(
+            self,
+            Self::Agent(_) | Self::Keeper { .. } | Self::Load(_) | Self::Unload(_)
+        )
     }
 }
 
@@ -355,6 +364,28 @@ pub struct Upgrade {
     /// Only say whether the running dataplane would be kept.
     #[arg(long)]
     pub dry_run: bool,
+    /// Where this version's maps are others: let the connections there are end by themselves, served by the version before.
+    #[arg(long)]
+    pub drain: bool,
+    /// Cut what is left of them then: seconds, or minutes or hours with m or h.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time, requires = "drain", allow_hyphen_values = true)]
+    pub drain_for: Duration,
+}
+
+/// A time as it is typed.
+fn time(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(number) => (number, &text[number.len()..]),
+        None => (text, "s"),
+    };
+    let seconds = match unit {
+        "h" => 3600,
+        "m" => 60,
+        _ => 1,
+    };
+    let number = number.parse::<u32>();
+    let number = number.map_err(|_| "must be a whole number with s, m or h: 90s, 30m, 2h")?;
+    Ok(Duration::from_secs(u64::from(number) * seconds))
 }
 
 /// `apply`.

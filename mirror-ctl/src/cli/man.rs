@@ -35,7 +35,7 @@ pub(super) fn run(pages: &ManPages) -> Result<()> {
 
 fn collect(command: &clap::Command, all: &mut Vec<clap::Command>) {
     let verbs = command.get_subcommands();
-    for verb in verbs.filter(|verb| verb.get_name() != "help") {
+    for verb in verbs.filter(|verb| verb.get_name() != "help" && !verb.is_hide_set()) {
         collect(verb, all);
     }
     all.push(command.clone());

@@ -9,6 +9,7 @@ mod doctor;
 mod events;
 mod flows;
 mod health;
+mod keeper;
 mod logging;
 mod look;
 mod man;

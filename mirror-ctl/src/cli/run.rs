@@ -11,8 +11,8 @@ use super::{
     apply,
     args::{Args, Verb},
     ask::{Asker, print, small_runtime},
-    config, diff, doctor, events, flows, health, man, offline, schema, select, service, table, top,
-    trace, upgrade,
+    config, diff, doctor, events, flows, health, keeper, man, offline, schema, select, service,
+    table, top, trace, upgrade,
 };
 use crate::{agent::view::StatusRow, api::client::ClientError, dataplane};
 
@@ -24,6 +24,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     };
     match &args.verb {
         Verb::Agent(agent) => service::agent(agent),
+        Verb::Keeper { folder } => keeper::run(folder),
         Verb::Load(file) => service::load(&file.config, json),
         Verb::Unload(unload) => service::unload(unload, json),
         Verb::Status(place) => status(&asker, &place.pin_dir),

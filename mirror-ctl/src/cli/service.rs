@@ -20,7 +20,7 @@ use tracing::info;
 use super::{
     args::{self, Unload},
     ask::{Done, print, print_json, small_runtime},
-    logging,
+    keeper, logging,
 };
 use crate::{
     agent::{self, End, Event},
@@ -41,9 +41,8 @@ pub(super) fn agent(agent: &args::Agent) -> Result<()> {
     let file = &agent.config;
     let config = Config::load(file)?;
     dataplane::prepare_host(&config.agent.pin_dir)?;
-    // What takes an instance out must not wait for a busy processor, nor for other threads.
-    dataplane::set_nice(LOOP_NICE);
-    privileges::narrow().context("giving up rights that are not needed")?;
+    limit()?;
+    let own = config.agent.clone();
     let end = small_runtime()?.block_on(async {
         let (socket, listener) = Socket::bind(&config.agent.socket, config.agent.group.as_deref())?;
         let (metrics, page) = (config.agent.metrics, config.agent.page);
@@ -54,22 +53,7 @@ pub(super) fn agent(agent: &args::Agent) -> Result<()> {
             remote: config.agent.listen.as_ref().map(remote).transpose()?,
         };
         let started = start(file, config, agent.log_programs as u8).await?;
-        let shared = Shared {
-            views: started.views,
-            log: started.log,
-            readers: Arc::new(Semaphore::new(api::EVENT_READERS_MAX)),
-            tracing: Arc::new(Semaphore::new(1)),
-            metrics: started.metrics,
-            maps: Arc::new(started.maps),
-            orders: started.orders.clone(),
-            program: Some(program.display().to_string()),
-            started: Instant::now(),
-            started_s: unix_s(),
-        };
-        api::serve(listeners, shared)?;
-        tokio::spawn(signals(started.orders)?);
-        ready();
-        let end = started.agent.run().await;
+        let end = serve(started, listeners, Some(program.display().to_string())).await?;
         if end == End::Stopped {
             notify::stopping();
         }
@@ -77,9 +61,41 @@ pub(super) fn agent(agent: &args::Agent) -> Result<()> {
         anyhow::Ok(end)
     })?;
     match end {
-        End::Stopped => Ok(()),
-        End::Replaced => Err(replace(&program)),
+        End::Stopped | End::Drained { .. } => Ok(()),
+        End::Replaced => Err(become_program(&program)),
+        End::HandedOver => Err(keeper::hand_over(&program, &own)),
     }
+}
+
+/// What this process is to have, and no more.
+pub(super) fn limit() -> Result<()> {
+    // What takes an instance out must not wait for a busy processor, nor for other threads.
+    dataplane::set_nice(LOOP_NICE);
+    privileges::narrow().context("giving up rights that are not needed")
+}
+
+/// Runs an agent that has started, with its API, until it ends.
+pub(super) async fn serve(
+    started: agent::Started,
+    listeners: Listeners,
+    program: Option<String>,
+) -> Result<End> {
+    let shared = Shared {
+        views: started.views,
+        log: started.log,
+        readers: Arc::new(Semaphore::new(api::EVENT_READERS_MAX)),
+        tracing: Arc::new(Semaphore::new(1)),
+        metrics: started.metrics,
+        maps: Arc::new(started.maps),
+        orders: started.orders.clone(),
+        program,
+        started: Instant::now(),
+        started_s: unix_s(),
+    };
+    api::serve(listeners, shared)?;
+    tokio::spawn(signals(started.orders)?);
+    ready();
+    Ok(started.agent.run().await)
 }
 
 fn remote(listen: &Listen) -> Result<Remote> {
@@ -89,7 +105,7 @@ fn remote(listen: &Listen) -> Result<Remote> {
 
 /// Makes this process one of the program that is at its place now; returns only why it could not. The service manager
 /// sees the process that it started.
-fn replace(program: &Path) -> anyhow::Error {
+pub(super) fn become_program(program: &Path) -> anyhow::Error {
     let mut command = Command::new(program);
     let mut arguments = env::args_os();
     if let Some(name) = arguments.next() {
@@ -119,7 +135,7 @@ pub(super) fn load(file: &Path, json: bool) -> Result<()> {
 async fn start(file: &Path, config: Config, log_programs: u8) -> Result<agent::Started> {
     let pin_dir = config.agent.pin_dir.clone();
     let was_loaded = dataplane::is_loaded(&pin_dir);
-    match agent::start(file, config, log_programs).await {
+    match agent::start(file, config, log_programs, None).await {
         Ok(started) => Ok(started),
         Err(error) => {
             if !was_loaded && dataplane::is_loaded(&pin_dir) {

@@ -4,7 +4,7 @@ use super::look::{Look, Rows, duration, percent};
 use crate::{
     agent::{
         log::LogEntry,
-        view::{InstanceRow, MirrorRow, StatusRow, VniRow},
+        view::{DrainingRow, InstanceRow, MirrorRow, StatusRow, VniRow},
     },
     connections::{FlowRow, ReplicaRow},
 };
@@ -236,12 +236,31 @@ pub(super) fn status(row: &StatusRow, look: Look) -> String {
     for (reason, count) in &row.counters {
         counters.add([reason.clone(), count.to_string()]);
     }
+    let draining = row.draining.as_ref().map_or_else(String::new, draining);
     format!(
-        "agent     {agent}\nversion   {} (layout {})\nflows     {flows}\n\n{}\n{}",
+        "agent     {agent}\nversion   {} (layout {})\nflows     {flows}\n{draining}\n{}\n{}",
         row.version,
         row.layout,
         interfaces.text(),
         counters.text()
+    )
+}
+
+/// The version before, in a line.
+fn draining(row: &DrainingRow) -> String {
+    let flows = match row.flows {
+        Some(1) => "1 flow".to_owned(),
+        Some(flows) => format!("{flows} flows"),
+        None => "flows".to_owned(),
+    };
+    let keeper = match row.pid {
+        Some(pid) => format!("pid {pid}, --socket {}", row.socket),
+        None => "not looked after now".to_owned(),
+    };
+    let left = duration(row.left_s);
+    format!(
+        "draining  {flows} of {} ({keeper}), cut in {left}\n",
+        row.version
     )
 }
 

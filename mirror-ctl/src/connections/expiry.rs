@@ -26,6 +26,21 @@ pub fn is_expired(table: FlowTable, flow: &Flow, now_s: u32, idle_s: u32) -> boo
     time::seconds_between(flow.seen_s, now_s) > limit
 }
 
+/// A client that has not answered a SYN-ACK for so long has begun anew, or given up.
+const HANDSHAKE_S: u32 = 10;
+
+/// Whether anything is lost with a flow's entry: a closed one is kept for late segments. (A datagram's is not: the next one
+/// opens another.)
+pub fn is_needed(table: FlowTable, flow: &Flow, now_s: u32) -> bool {
+    match table {
+        FlowTable::Mirrored | FlowTable::Unmirrored => true,
+        FlowTable::HalfOpen => {
+            flow.state != state::CLOSED && time::seconds_between(flow.seen_s, now_s) <= HANDSHAKE_S
+        }
+        FlowTable::Datagram => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
 
@@ -50,6 +65,23 @@ mod tests {
         assert!(!is_expired(after(limit)));
         assert!(is_expired(after(limit + 3)));
         assert!(!is_expired(time::s(SEEN_NS) - 1));
+    }
+
+    #[test]
+    fn what_is_waited_for() {
+        let needed = |table, state, after: u64| {
+            let now_s = time::s(SEEN_NS + after * 1_000_000_000);
+            is_needed(table, &flow(state), now_s)
+        };
+        for table in [FlowTable::Mirrored, FlowTable::Unmirrored] {
+            assert!(needed(table, state::ESTABLISHED, 7_000));
+            // Late segments of it find it until it has expired.
+            assert!(needed(table, state::CLOSED, 1));
+        }
+        assert!(needed(FlowTable::HalfOpen, state::ANSWERED, 5));
+        assert!(!needed(FlowTable::HalfOpen, state::ANSWERED, 15));
+        assert!(!needed(FlowTable::HalfOpen, state::CLOSED, 0));
+        assert!(!needed(FlowTable::Datagram, state::ESTABLISHED, 0));
     }
 
     #[test]

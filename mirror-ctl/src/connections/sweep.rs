@@ -22,7 +22,7 @@ use tracing::warn;
 
 use super::{
     Census,
-    expiry::is_expired,
+    expiry::{is_expired, is_needed},
     handshakes::{Window, gather},
 };
 use crate::{
@@ -54,6 +54,8 @@ pub struct Sweep {
     pub seen: Seen,
     /// Sets that a flow uses.
     pub sets: HashSet<u32>,
+    /// TCP flows whose state is needed still.
+    pub left: u64,
     /// Flows that were forgotten.
     pub expired: u64,
     /// What was measured of instances since the walk before, and where that was little, in the last five; by their numbers.
@@ -166,6 +168,7 @@ fn sweep(
             if let Some(window) = window {
                 gather(&mut found.seen, &entry, window);
             }
+            found.left += u64::from(is_needed(entry.table, entry.flow, now_s));
             if is_expired(entry.table, entry.flow, now_s, limit(entry.key)) {
                 expired.push((entry.table, *entry.key));
             }

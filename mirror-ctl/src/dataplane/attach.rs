@@ -73,6 +73,13 @@ impl Dataplane {
         Ok(mode)
     }
 
+    /// Leaves what another version has attached as it is, and notes how.
+    pub fn presume(&mut self, link: &Link) {
+        if let Some((mode, _)) = link.xdp {
+            self.modes.insert(link.ifindex, mode);
+        }
+    }
+
     /// How an interface's program is attached, if this agent attached or adopted it.
     pub fn mode(&self, ifindex: u32) -> Option<XdpMode> {
         self.modes.get(&ifindex).copied()

@@ -83,6 +83,34 @@ pub enum DataplaneError {
         /// How it differs.
         difference: String,
     },
+    /// What runs was made by another version, and this one is to be in its place.
+    #[error(
+        "the dataplane pinned in {} has {difference}: this version cannot go on with its connections; with \
+         `mirror-ctl upgrade --drain` they stay with the version before until they end",
+        pin_dir.display()
+    )]
+    NotAdoptable {
+        /// Which pins.
+        pin_dir: PathBuf,
+        /// How it differs.
+        difference: String,
+    },
+    /// What is pinned can be adopted, and so need not end.
+    #[error(
+        "the running dataplane has this version's layout: `mirror-ctl upgrade` keeps all connections, and nothing has \
+         to end"
+    )]
+    SameLayout,
+    /// A version before lets its flows end already.
+    #[error(
+        "{}: the version before still lets its connections end, and there can be one such only: see \
+         `mirror-ctl status`",
+        pin_dir.display()
+    )]
+    Draining {
+        /// Which pins.
+        pin_dir: PathBuf,
+    },
     /// The object cannot be loaded.
     #[error("the eBPF object cannot be loaded: {}", chain(source))]
     Object {

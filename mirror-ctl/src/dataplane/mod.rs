@@ -2,7 +2,7 @@
 //! their maps. The only module that knows aya, and the only one with unsafe code.
 //!
 //! State lives in pinned maps, so that it outlives the agent. Under the pin directory:
-//! `maps/NAME`, `programs/NAME` and `links/IFINDEX`.
+//! `maps/NAME`, `programs/NAME` and `links/IFINDEX`; in `draining` the version before, while its flows end.
 
 mod attach;
 mod debug;
@@ -16,6 +16,7 @@ mod maps;
 mod object;
 mod publish;
 mod register;
+mod succession;
 pub mod survey;
 mod sys;
 mod traced;
@@ -37,6 +38,10 @@ pub use inject::Injector;
 pub use maps::{Maps, address_from, address_to};
 pub use publish::{PublishedSet, SourcePrefix};
 pub use register::{Announced, InstanceRecord, Register};
+pub use succession::{
+    abandon, check_drain, is_draining, is_in_place, is_kept, is_prepared, is_refused,
+    prepare_beside, remove_drained, serves_new_flows, set_aside, take_back,
+};
 pub use traced::{RecordMaps, Records, Told, Traced, load_traced};
 
 use error::{MapContext, PathContext};
@@ -53,6 +58,10 @@ pub struct Dataplane {
     /// All maps.
     pub maps: Maps,
     adopted: bool,
+    /// Whether interfaces still run the version before.
+    succeeds: bool,
+    /// Whether nothing is to be attached.
+    keeps: bool,
     modes: HashMap<u32, XdpMode>,
     _lock: Flock<File>,
 }
@@ -64,6 +73,7 @@ impl Dataplane {
     pub fn open(pin_dir: &Path, log_level: u8) -> Result<Self, DataplaneError> {
         let lock = lock(pin_dir)?;
         let pins = Pins::new(pin_dir);
+        succession::move_in(&pins)?;
         let shapes = Shapes::of_object()?;
         let adopted = match layout(&pins) {
             Layout::None => {
@@ -80,19 +90,45 @@ impl Dataplane {
         pins.create()?;
         Register::create(&pins)?;
         let programs = programs(&pins, &shapes, log_level)?;
-        let maps = Maps::open(&pins)?;
+        let mut opened = Self::of(pins, shapes, programs, lock)?;
+        opened.adopted = adopted;
         if !adopted {
-            let mut layout: Array<MapData, u32> = maps::open_map(&pins, "LAYOUT")?;
+            let mut layout: Array<MapData, u32> = maps::open_map(&opened.pins, "LAYOUT")?;
             layout.set(0, LAYOUT_VERSION, 0).on_map("LAYOUT", "write")?;
         }
-        info!(pin_dir = %pin_dir.display(), adopted, "dataplane opened");
+        opened.find_predecessor()?;
+        info!(pin_dir = %pin_dir.display(), adopted, succeeds = opened.succeeds, "dataplane opened");
+        Ok(opened)
+    }
+
+    /// Opens what is pinned of a version whose flows are to end, by a program of that version.
+    pub fn keep(draining: &Path) -> Result<Self, DataplaneError> {
+        let lock = lock(draining)?;
+        let (pins, shapes) = adoptable(draining)?;
+        let programs = Programs::pinned(&pins).ok_or_else(|| DataplaneError::NotLoaded {
+            pin_dir: draining.to_owned(),
+        })?;
+        let mut opened = Self::of(pins, shapes, programs, lock)?;
+        opened.keeps = true;
+        info!(pins = %draining.display(), "dataplane kept");
+        Ok(opened)
+    }
+
+    fn of(
+        pins: Pins,
+        shapes: Shapes,
+        programs: Programs,
+        lock: Flock<File>,
+    ) -> Result<Self, DataplaneError> {
         Ok(Self {
+            maps: Maps::open(&pins)?,
             pins,
             shapes,
             programs,
             normal: None,
-            maps,
-            adopted,
+            adopted: true,
+            succeeds: false,
+            keeps: false,
             modes: HashMap::new(),
             _lock: lock,
         })
@@ -211,7 +247,7 @@ pub fn prepare_host(pin_dir: &Path) -> Result<(), DataplaneError> {
 
 /// Whether something is pinned.
 pub fn is_loaded(pin_dir: &Path) -> bool {
-    Pins::new(pin_dir).map("LAYOUT").exists()
+    Pins::new(pin_dir).map("LAYOUT").exists() || is_draining(pin_dir)
 }
 
 /// Takes everything off and forgets it. The caller removes announced addresses first:
@@ -238,6 +274,7 @@ pub fn unload(pin_dir: &Path, before: impl FnOnce(&[Announced])) -> Result<(), D
             Err(error) => warn!("announced addresses are unknown and stay: {error}"),
         }
     }
+    succession::remove_others(&pins)?;
     pins.remove()?;
     drop(lock);
     std::fs::remove_dir(pin_dir).path("remove", pin_dir)

@@ -21,6 +21,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mi
 static TRACED_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mirror-ebpf.traced"));
 
+/// The program for client traffic.
+pub(super) const VNI_INGRESS: &str = "vni_ingress";
+
 /// The program for replies.
 pub(super) const INSTANCE_RETURN: &str = "instance_return";
 
@@ -128,7 +131,7 @@ impl Programs {
             program.fd().ok()?.try_clone().ok()
         };
         Some(Self {
-            vni_ingress: open("vni_ingress", XdpAttachType::Interface)?,
+            vni_ingress: open(VNI_INGRESS, XdpAttachType::Interface)?,
             instance_return: open(INSTANCE_RETURN, XdpAttachType::Interface)?,
             clone: open("clone", XdpAttachType::DevMap)?,
         })
@@ -142,7 +145,7 @@ impl Programs {
     ) -> Result<Self, DataplaneError> {
         let mut ebpf = open(OBJECT, pins, shapes, log_level)?;
         Ok(Self {
-            vni_ingress: program(&mut ebpf, pins, "vni_ingress")?,
+            vni_ingress: program(&mut ebpf, pins, VNI_INGRESS)?,
             instance_return: program(&mut ebpf, pins, INSTANCE_RETURN)?,
             clone: program(&mut ebpf, pins, "clone")?,
         })
@@ -152,7 +155,7 @@ impl Programs {
     pub(super) fn traced(pins: &Pins, shapes: &Shapes) -> Result<(Self, Ebpf), DataplaneError> {
         let mut ebpf = open(TRACED_OBJECT, pins, shapes, 0)?;
         let programs = Self {
-            vni_ingress: verified(&mut ebpf, "vni_ingress")?,
+            vni_ingress: verified(&mut ebpf, VNI_INGRESS)?,
             instance_return: verified(&mut ebpf, INSTANCE_RETURN)?,
             clone: verified(&mut ebpf, "clone")?,
         };
@@ -179,7 +182,7 @@ fn open(
 
 /// The kernel's numbers of the pinned programs that interfaces carry.
 pub(super) fn pinned_ids(pins: &Pins) -> Vec<u32> {
-    let names = ["vni_ingress", INSTANCE_RETURN].into_iter();
+    let names = [VNI_INGRESS, INSTANCE_RETURN].into_iter();
     let id = |name: &str| {
         let info = ProgramInfo::from_pin(pins.programs().join(name));
         Some(info.ok()?.id())

@@ -49,10 +49,13 @@ enum Kind {
     Announced = 3,
     Programs = 4,
     ZoneTable = 5,
+    Succession = 6,
 }
 
 /// The one entry of [`Kind::Programs`].
 const PROGRAMS: &str = "object";
+/// The one entry of [`Kind::Succession`].
+const SUCCEEDS: &str = "succeeds";
 
 type Key = [u8; KEY_BYTES];
 type Value = [u64; 4];
@@ -193,6 +196,19 @@ impl Register {
         match identity {
             Some(identity) => self.set(Kind::Programs, PROGRAMS, [identity, 0, 0, 0]),
             None => self.remove(Kind::Programs, PROGRAMS),
+        }
+    }
+
+    /// Whether interfaces run the programs of the version before, and the agent is to replace them.
+    pub(super) fn succeeds(&self) -> Result<bool, DataplaneError> {
+        Ok(!self.of(Kind::Succession)?.is_empty())
+    }
+
+    /// Notes it, or that it is done.
+    pub(super) fn set_succeeds(&mut self, succeeds: bool) -> Result<(), DataplaneError> {
+        match succeeds {
+            true => self.set(Kind::Succession, SUCCEEDS, [0; 4]),
+            false => self.remove(Kind::Succession, SUCCEEDS),
         }
     }
 

@@ -91,6 +91,12 @@ impl Cause {
         let found = Self::ALL.into_iter().find(|cause| *cause as u8 == number);
         found.unwrap_or(Self::None)
     }
+
+    /// The cause of a name.
+    pub fn of_name(name: &str) -> Self {
+        let found = Self::ALL.into_iter().find(|cause| cause.name() == name);
+        found.unwrap_or(Self::None)
+    }
 }
 
 impl fmt::Display for Cause {

@@ -45,6 +45,9 @@ impl Metrics {
         };
         self.build.get_or_create(&build).set(1.0);
         self.start_time.set(facts.started_s);
+        let draining = facts.view.draining.as_ref();
+        let left = draining.and_then(|row| row.flows).unwrap_or(0);
+        self.predecessor_flows.set(left as f64);
         self.fill_packets(facts.counters);
         self.fill_maps(facts);
         self.fill_instances(facts);

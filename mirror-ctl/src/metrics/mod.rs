@@ -91,6 +91,11 @@ metrics! {
     /// Readers of the event stream that were cut off because they were too slow.
     readers_cut: Counter = "event_readers_cut";
 
+    /// Flows that the version before still has, which was replaced and lets them end.
+    predecessor_flows: Level = "predecessor_flows";
+    /// Flows of versions before that were left when their time was up.
+    predecessor_cut: Counter = "predecessor_flows_cut";
+
     // The dataplane.
 
     /// What became of packets, by VNI and reason; those of no VNI, and of VNIs that are gone, have an empty one.
@@ -214,6 +219,11 @@ impl Metrics {
         // Writing to a string cannot fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text::plain(&text)
+    }
+
+    /// Counts flows of a version before that were cut.
+    pub fn cut(&self, flows: u64) {
+        self.predecessor_cut.inc_by(flows);
     }
 
     /// Takes the time that the loop spent on an event.

@@ -61,7 +61,7 @@ fn the_api_is_documented_as_it_is() {
             methods.map(move |(method, operation)| (path, method, operation))
         })
         .collect();
-    assert_eq!(operations.len(), 18);
+    assert_eq!(operations.len(), 19);
     for (path, method, operation) in operations {
         assert!(
             operation["summary"].is_string(),

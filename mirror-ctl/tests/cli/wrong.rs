@@ -67,7 +67,7 @@ const WRONG: &[(&str, i32, &str)] = &[
      "error: invalid value 'yesterday' for '--since <SEQ>': must be a whole number, 0 or more"),
     ("events --kind birthday", 2,
      "error: invalid value 'birthday' for '--kind <KIND>'\n\
-      [possible values: flow-opened, flow-warm, flow-cold, takeover, flow-closed, partial-checksum, instance-state, interface, configuration, order, prediction, zone]"),
+      [possible values: flow-opened, flow-warm, flow-cold, takeover, flow-closed, partial-checksum, instance-state, interface, configuration, order, prediction, zone, predecessor]"),
     ("events --follow --limit 3", 2,
      "error: the argument '--follow' cannot be used with '--limit <N>'"),
     ("events --limit", 2,
@@ -133,6 +133,18 @@ const WRONG: &[(&str, i32, &str)] = &[
     ("upgrade --dryrun", 2,
      "error: unexpected argument '--dryrun' found\n\
       tip: a similar argument exists: '--dry-run'"),
+    ("upgrade --drain-for 1h", 2,
+     "error: the following required arguments were not provided:\n\
+      --drain"),
+    ("upgrade --drain --drain-for soon", 2,
+     "error: invalid value 'soon' for '--drain-for <TIME>': must be a whole number with s, m or h: 90s, 30m, 2h"),
+    ("upgrade --drain --drain-for -1", 2,
+     "error: invalid value '-1' for '--drain-for <TIME>': must be a whole number with s, m or h: 90s, 30m, 2h"),
+    ("keeper", 2,
+     "error: the following required arguments were not provided:\n\
+      <FOLDER>"),
+    ("keeper missing", 1,
+     "mirror-ctl: missing: No such file or directory (os error 2)"),
     ("doctor eth0", 2,
      "error: unexpected argument 'eth0' found"),
     ("doctor --config", 2,

@@ -27,7 +27,7 @@ use crate::{
         rewrite::{self, Bare, Fields},
         tcp_header,
     },
-    park,
+    park, predecessor,
     report::{self, Now},
     steer, trace,
 };
@@ -93,7 +93,10 @@ pub(crate) fn receive(
                 (None, Some(&raw mut half.flow))
             }
         }
-        Found::None => return return_without_flow(&packet, instance),
+        Found::None => {
+            predecessor::take_from_instance(ctx);
+            return return_without_flow(&packet, instance);
+        }
     };
     match (mirrored, plain) {
         (Some(flow), _) => mirrored_from_replica(&packet, flow, instance, &mut scratch.world),

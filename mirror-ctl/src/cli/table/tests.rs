@@ -186,6 +186,40 @@ cloned   7
 }
 
 #[test]
+fn a_status_with_a_version_before() {
+    let draining = DrainingRow {
+        version: "0.1.0".to_owned(),
+        pid: Some(7),
+        socket: "/run/mirror/agent.sock.draining".to_owned(),
+        flows: Some(12),
+        left_s: 125,
+    };
+    let line = |row: DrainingRow| {
+        let row = StatusRow {
+            draining: Some(row),
+            ..StatusRow::unattended()
+        };
+        let text = status(&row, PLAIN);
+        text.lines().nth(3).map(ToOwned::to_owned)
+    };
+    assert_eq!(
+        line(draining.clone()).as_deref(),
+        Some(
+            "draining  12 flows of 0.1.0 (pid 7, --socket /run/mirror/agent.sock.draining), cut in 2 min"
+        )
+    );
+    let alone = DrainingRow {
+        pid: None,
+        flows: None,
+        ..draining
+    };
+    assert_eq!(
+        line(alone).as_deref(),
+        Some("draining  flows of 0.1.0 (not looked after now), cut in 2 min")
+    );
+}
+
+#[test]
 fn colours_do_not_move_columns() {
     let rows = [
         instance("a", "dead", "silent"),
