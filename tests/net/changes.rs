@@ -37,6 +37,11 @@ fn an_upgrade_loses_no_frame() {
 }
 
 #[test]
+fn an_upgrade_to_other_maps_loses_no_frame() {
+    check(Change::Drain);
+}
+
+#[test]
 fn a_restart_loses_no_frame() {
     check(Change::Restart);
 }

@@ -10,6 +10,7 @@ mod datagrams;
 mod diff;
 mod divergence;
 mod doctor;
+mod drain;
 mod events;
 mod flows;
 mod handshake;

@@ -144,6 +144,22 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// The dataplane's counters by reason.
     pub counters: std::collections::BTreeMap<String, u64>,
+    /// The version before, while its flows end.
+    #[serde(default)]
+    pub draining: Option<Draining>,
+}
+
+/// A version that was replaced.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Draining {
+    /// Its keeper's process.
+    pub pid: Option<u32>,
+    /// Its keeper's socket.
+    pub socket: PathBuf,
+    /// Flows that are left.
+    pub flows: Option<u64>,
+    /// When they are cut.
+    pub left_s: u64,
 }
 
 /// An interface with a program.
@@ -300,6 +316,16 @@ impl<'a> Agent<'a> {
         self.json(&["status"])
     }
 
+    /// `status` of another agent, such as a keeper.
+    pub fn status_on(&self, socket: &Path) -> Result<Status> {
+        self.json_on(socket, &["status"])
+    }
+
+    /// `flows` of another agent, such as a keeper.
+    pub fn flows_on(&self, socket: &Path) -> Result<Vec<Flow>> {
+        self.json_on(socket, &["flows", "--limit", "100000"])
+    }
+
     /// `evacuate`, `restore`, `drain` or `takeover` of an instance.
     pub fn act(&self, verb: &str, instance: &str) -> Result<()> {
         self.run(&[verb, instance]).map(drop)
@@ -332,7 +358,12 @@ impl<'a> Agent<'a> {
 
     /// Runs a verb of the tool and reads its JSON.
     pub fn json<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
-        let output = self.run(&[arguments, &["--json"]].concat())?;
+        self.json_on(&self.socket, arguments)
+    }
+
+    /// The same of an agent on another socket.
+    pub fn json_on<T: DeserializeOwned>(&self, socket: &Path, arguments: &[&str]) -> Result<T> {
+        let output = succeed(self.verb_on(socket, &[arguments, &["--json"]].concat()))?;
         serde_json::from_slice(&output.stdout).with_context(|| {
             let text = String::from_utf8_lossy(&output.stdout);
             format!(
@@ -352,9 +383,13 @@ impl<'a> Agent<'a> {
     /// A verb of the tool, to be run.
     #[must_use]
     pub fn verb(&self, arguments: &[&str]) -> Command {
+        self.verb_on(&self.socket, arguments)
+    }
+
+    fn verb_on(&self, socket: &Path, arguments: &[&str]) -> Command {
         // The socket is a file: the tool need not be in the namespace.
         let mut command = Command::new(&self.binary);
-        command.args(arguments).arg("--socket").arg(&self.socket);
+        command.args(arguments).arg("--socket").arg(socket);
         command
     }
 

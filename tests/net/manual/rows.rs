@@ -173,6 +173,15 @@ pub(super) const ROWS: &[(&str, How)] = &[
         "mirror-ctl upgrade",
         typed("3 interfaces run this version's programs"),
     ),
+    (
+        "mirror-ctl upgrade --drain --drain-for 2h",
+        // The version is the same, and so are its maps.
+        How::Typed {
+            before: "",
+            codes: &[1],
+            says: "`mirror-ctl upgrade` keeps all connections",
+        },
+    ),
     ("cargo xtask bench changes --json changes.json", How::Xtask),
     // Doctor
     ("mirror-ctl doctor --config mirror.toml", doctor()),

@@ -107,6 +107,18 @@ impl Host {
     }
 }
 
+/// What became of frames, in the dataplane of the version before too while that one drains: each frame is in one of them.
+fn counters(agent: &Agent<'_>) -> Result<BTreeMap<String, u64>> {
+    let status = agent.status()?;
+    let mut counters = status.counters;
+    if let Some(before) = status.draining {
+        for (reason, count) in agent.status_on(&before.socket)?.counters {
+            *counters.entry(reason).or_default() += count;
+        }
+    }
+    Ok(counters)
+}
+
 /// Two lines of a protocol: names, and what they count.
 fn ipv4(snmp: &str, protocol: &str, name: &str) -> Result<u64> {
     let mut lines = snmp.lines().filter(|line| line.starts_with(protocol));
@@ -167,7 +179,7 @@ impl Ends {
             instances: instances
                 .map(|instance| Host::read(&instance.namespace))
                 .collect::<Result<_>>()?,
-            dataplane: agent.status()?.counters,
+            dataplane: counters(agent)?,
         })
     }
 

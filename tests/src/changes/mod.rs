@@ -59,6 +59,8 @@ pub enum Change {
     Apply,
     /// `mirror-ctl upgrade` to a version with other programs.
     Upgrade,
+    /// `mirror-ctl upgrade --drain` to a version with other maps.
+    Drain,
     /// It is stopped, and started again.
     Restart,
     /// `kill -9`; traffic goes on without one, then one is started again.
@@ -82,11 +84,12 @@ pub struct Found {
 
 impl Change {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Nothing,
         Self::Reload,
         Self::Apply,
         Self::Upgrade,
+        Self::Drain,
         Self::Restart,
         Self::Kill,
     ];
@@ -150,6 +153,12 @@ impl Change {
                 let pid = agent.status()?.pid;
                 agent.text(&["upgrade"])?;
                 ensure!(agent.status()?.pid == pid, "another process");
+                Ok(())
+            }
+            Self::Drain => {
+                install_other_maps(agent.binary())?;
+                agent.text(&["upgrade", "--drain"])?;
+                ensure!(agent.status()?.draining.is_some(), "nothing drains");
                 Ok(())
             }
             Self::Restart => {
@@ -267,14 +276,28 @@ impl Found {
 /// Puts a version of the program with other XDP programs in its place: the same ones under another licence, which is in
 /// the object and, like any change of it, makes it another one to the agent.
 pub fn install_another(binary: &Path) -> Result<()> {
+    install_changed(binary, b"Dual MIT/GPL\0", b"Dual BSD/GPL\0")
+}
+
+/// Puts a version with other maps in the program's place: what is one map to the version before is another one to it, by name.
+pub fn install_other_maps(binary: &Path) -> Result<()> {
+    install_changed(binary, b"DATAGRAM_FLOWS", b"DATAGRAM_FLOWZ")
+}
+
+/// Puts the program in its own place with some bytes, wherever they are, changed for as many others.
+fn install_changed(binary: &Path, old: &[u8], new: &[u8]) -> Result<()> {
+    ensure!(old.len() == new.len(), "the program would be another size");
     let mut bytes = fs::read(binary)?;
-    let (old, new) = (b"Dual MIT/GPL\0", b"Dual BSD/GPL\0");
     let places: Vec<usize> = bytes
         .windows(old.len())
         .enumerate()
         .filter_map(|(place, window)| (window == old).then_some(place))
         .collect();
-    ensure!(!places.is_empty(), "no programs in {}", binary.display());
+    ensure!(
+        !places.is_empty(),
+        "nothing to change in {}",
+        binary.display()
+    );
     for place in places {
         bytes[place..place + new.len()].copy_from_slice(new);
     }

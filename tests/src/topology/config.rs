@@ -175,6 +175,9 @@ pub struct VniConfig {
     pub addresses: Vec<String>,
     /// Where clients come in.
     pub interfaces: Vec<String>,
+    /// Who serves; all, if it is empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<String>,
     /// `takeover` or `shadow`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
@@ -226,6 +229,7 @@ impl Config {
                 name: "web".into(),
                 addresses: Family::ALL.map(|family| family.vni().to_string()).into(),
                 interfaces: vec![CLIENT_LINK.into()],
+                instances: Vec::new(),
                 mode: None,
                 canaries: Vec::new(),
                 mirrors: 1,

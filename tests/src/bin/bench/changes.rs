@@ -38,6 +38,7 @@ fn name(change: Change) -> &'static str {
         Change::Reload => "SIGHUP",
         Change::Apply => "apply",
         Change::Upgrade => "upgrade",
+        Change::Drain => "upgrade --drain",
         Change::Restart => "restart",
         Change::Kill => "kill -9",
     }

@@ -75,6 +75,7 @@ impl Ours {
                 name: format!("vni{kind}"),
                 addresses: vec![address.to_string()],
                 interfaces: vec![CLIENT_LINK.into()],
+                instances: Vec::new(),
                 mode: None,
                 canaries: Vec::new(),
                 mirrors,
