@@ -284,10 +284,12 @@ fn a_syn_out_of_place_does_not_cut_a_connection_off() {
         Ok((cloned >= Some(20)).then_some(()))
     })
     .unwrap();
-    wait_until("no new flow", LIMIT, || {
-        Ok(agent.flows()?.is_empty().then_some(()))
-    })
-    .unwrap();
+    let mut left = Vec::new();
+    let gone = wait_until("no new flow", LIMIT, || {
+        left = agent.flows()?;
+        Ok(left.is_empty().then_some(()))
+    });
+    gone.unwrap_or_else(|error| panic!("{error}: {left:#?}"));
     wait_replies(&mut client, 200);
     check_whole(&client.finish().unwrap(), 20);
     wait_over(&agent, &config);

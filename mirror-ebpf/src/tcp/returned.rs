@@ -218,7 +218,13 @@ fn carry_out(
     };
     let back = match output.verdict {
         Verdict::Drop => return Some(report::drop(packet.vni.vni, output.reason)),
-        Verdict::TurnRound => true,
+        Verdict::TurnRound => {
+            // Not a connection that the version before knows, whose client a late or forged SYN seems to come from.
+            if matches!(output.reason, Reason::ColdReset) && flow.flow.state == state::HANDSHAKE {
+                predecessor::take_from_instance(packet.ctx);
+            }
+            true
+        }
         Verdict::ToClient | Verdict::AckToClient => false,
     };
     let in_place = !back && (output.verdict == Verdict::ToClient || segment.length() == 0);
