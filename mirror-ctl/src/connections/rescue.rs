@@ -127,7 +127,10 @@ impl Rescue {
             Task::Back { number } => self.back(number),
             Task::Moved(keys) => {
                 for key in keys {
-                    self.replay(FlowTable::Mirrored, &key, |flow, slot| slot == flow.active)?;
+                    let is_active = |flow: &Flow, slot| slot == flow.active;
+                    self.replay(FlowTable::Mirrored, &key, is_active)?;
+                    // Refused by one: another's SYN-ACK that was held for the answer.
+                    self.replay(FlowTable::HalfOpen, &key, is_active)?;
                 }
                 Ok(())
             }
@@ -173,7 +176,9 @@ impl Rescue {
                 .instances
                 .iter()
                 .any(|of| u32::from(*of) == number);
-            if waits && entry.flow.state <= state::ANSWERED {
+            // Of a flow without mirrors nothing is held, and a flood leaves the table full of them.
+            let is_mirrored = entry.flow.replicas > 1;
+            if waits && is_mirrored && entry.flow.state <= state::ANSWERED {
                 waiting.push(*entry.key);
             }
         })?;
