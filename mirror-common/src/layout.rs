@@ -5,6 +5,7 @@
 use core::mem::offset_of;
 
 use crate::{
+    allowance::Allowance,
     event::Event,
     flow::{Flow, FlowKey, TcpFlow},
     histogram::Histogram,
@@ -31,6 +32,11 @@ macro_rules! assert_offsets {
     };
 }
 
+assert_offsets!(Allowance {
+    full_ns: 0,
+    every_ns: 8,
+    pad: 12,
+});
 assert_offsets!(Copy {
     ifindex: 0,
     ack: 4,

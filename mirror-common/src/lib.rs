@@ -5,6 +5,7 @@
 //! tests and a simulator run the very same functions.
 #![cfg_attr(not(test), no_std)]
 
+pub mod allowance;
 pub mod answers;
 pub mod checksum;
 pub mod counts;

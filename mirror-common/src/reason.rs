@@ -100,6 +100,8 @@ reasons! {
         EventLost = "event_lost",
         /// A redirect target is missing in a map, dropped.
         NoPort = "no_port",
+        /// A SYN, or the first datagram of a flow, beyond what the VNI mirrors in a second: to one instance.
+        MirrorLimit = "mirror_limit",
     }
 }
 
@@ -132,6 +134,8 @@ reasons! {
         InstanceDead = "instance_dead",
         /// A frame of the flow was too large to clone.
         TooLargeToClone = "too_large_to_clone",
+        /// The flow was opened when the VNI had mirrored as many as it may in a second.
+        MirrorLimit = "mirror_limit",
     }
 }
 

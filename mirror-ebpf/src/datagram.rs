@@ -7,7 +7,7 @@ use mirror_common::{
     flow::{Flow, FlowKey, protocol, state},
     limits::REPLICAS,
     plan,
-    reason::Reason,
+    reason::{Cold, Reason},
     tcp::Conditions,
     trace::NOBODY,
     vni::{self, Vni},
@@ -16,6 +16,7 @@ use mirror_common::{
 use crate::{
     Action, flow,
     health::{self, World},
+    limit,
     maps::{DATAGRAM_FLOWS, Scratch},
     packet::{at, headers::Transport, rewrite::frame_addresses},
     predecessor,
@@ -157,6 +158,10 @@ fn open(ctx: &XdpContext, key: &FlowKey, flags: u8, now: Now) -> Result<*mut Flo
     let Some(addresses) = frame_addresses(ctx) else {
         return Err(report::drop(key.vni, Reason::Malformed));
     };
+    let limited = replicas.replicas > 1 && !limit::may_mirror(key.vni, Now::exact());
+    if limited {
+        report::count(key.vni, Reason::MirrorLimit);
+    }
     let flow = Flow {
         packets: 0,
         opened_s: now.s(),
@@ -166,11 +171,11 @@ fn open(ctx: &XdpContext, key: &FlowKey, flags: u8, now: Now) -> Result<*mut Flo
         ifindex: ctx.ingress_ifindex() as u32,
         instances: replicas.instances,
         addresses: addresses.turned_round(),
-        replicas: replicas.replicas,
+        replicas: if limited { 1 } else { replicas.replicas },
         active: 0,
         state: state::ESTABLISHED,
         takeovers: 0,
-        cold: 0,
+        cold: if limited { Cold::MirrorLimit as u8 } else { 0 },
         marks: 0,
         handshake: 0,
         timed_end: 0,

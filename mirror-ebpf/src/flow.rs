@@ -3,6 +3,7 @@
 use mirror_common::{
     flow::{Address, Flow, FlowKey, TcpFlow},
     limits::REPLICAS,
+    reason::Cold,
     vni::{Vni, flag},
 };
 
@@ -57,6 +58,12 @@ pub(crate) fn find_tcp(key: &FlowKey, vni: &Vni) -> Found {
         return Found::Mirrored(flow);
     }
     Found::None
+}
+
+/// Whether a flow was met in the middle: nobody has seen its handshake.
+#[inline(always)]
+pub(crate) fn is_met(flow: &Flow) -> bool {
+    flow.cold == Cold::JoinedLate as u8
 }
 
 /// The slot of an instance in a flow's replica set.

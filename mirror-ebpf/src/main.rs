@@ -14,6 +14,7 @@ mod flow;
 mod health;
 mod icmp;
 mod instance_return;
+mod limit;
 mod lock;
 mod maps;
 mod measure;

@@ -9,6 +9,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use mirror_common::{
+    allowance::Allowance,
     counts::{self, Counts},
     event::Event,
     flow::{Flow, FlowKey, TcpFlow},
@@ -55,6 +56,10 @@ pub(crate) static STEERING: ArrayOfMaps<
 /// Where the clients of some VNIs are: prefix to the number of a steering table.
 #[btf_map]
 pub(crate) static SOURCES: LpmTrie<Source, u32, { limits::SOURCES as usize }> = LpmTrie::new();
+
+/// What each VNI may mirror of its new flows, by the VNI's number.
+#[btf_map]
+pub(crate) static ALLOWANCES: Array<Allowance, { limits::VNIS as usize }> = Array::new();
 
 #[btf_map]
 pub(crate) static SETS: Array<ReplicaSet, { limits::REPLICA_SETS as usize }> = Array::new();

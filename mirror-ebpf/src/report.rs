@@ -8,7 +8,7 @@ use aya_log_ebpf::debug;
 use mirror_common::{
     counts::Counts,
     event::{Event, cause, kind},
-    flow::{FlowKey, TcpFlow},
+    flow::{FlowKey, TcpFlow, state},
     limits::REPLICAS,
     reason::Reason,
     tcp::Notes,
@@ -195,12 +195,17 @@ pub(crate) fn notes(ctx: &XdpContext, key: &FlowKey, flow: &mut TcpFlow, notes: 
         flow_event(key, kind::TAKEOVER, notes.takeover, from, to);
         debug!(ctx, "takeover from {} to {}", from, to);
     }
+    // Whoever is warm before is told of when the flow is established. By bits: the verifier would follow a comparison through
+    // every slot.
+    const { assert!(state::ESTABLISHED == 2 && state::CLOSED == 4) };
+    let is_told = (flow.flow.state >> 1 | flow.flow.state >> 2) & 1;
+    let went_warm = notes.went_warm & is_told.wrapping_neg();
     for slot in 0..REPLICAS as u8 {
         if notes.went_cold & 1 << slot != 0 {
             count(key.vni, Reason::WentCold);
             let cold = flow.sync.replicas[usize::from(slot)].cold;
             flow_event(key, kind::FLOW_COLD, cold, instance(slot), 0);
-        } else if notes.went_warm & 1 << slot != 0 && slot != flow.flow.active {
+        } else if went_warm & 1 << slot != 0 && slot != flow.flow.active {
             flow_event(key, kind::FLOW_WARM, 0, 0, instance(slot));
         }
     }

@@ -6,6 +6,7 @@ pub(crate) mod returned;
 use aya_ebpf::programs::XdpContext;
 use mirror_common::{
     answers::{is_before, is_some},
+    ethernet::Addresses,
     event::kind,
     flow::{Flow, FlowKey, TcpFlow, protocol, state},
     instance,
@@ -22,7 +23,7 @@ use crate::{
     Action,
     flow::{self, Found},
     health::{self, World},
-    lock,
+    limit, lock,
     maps::{FLOWS, HALF_OPEN, INSTANCES, MIRRORED_FLOWS, Scratch, zero},
     measure::{self, Stopwatch},
     packet::{
@@ -76,11 +77,15 @@ pub(crate) fn from_client(ctx: &XdpContext, scratch: &mut Scratch, vni: &Vni, no
             mirrored_from_client(&packet, flow, &mut scratch.world, &mut scratch.stopwatch)
         }
         Way::Plain(flow) => plain_from_client(&packet, flow, &mut scratch.stopwatch),
+        Way::Alone(instance) => {
+            report::count(vni.vni, Reason::MirrorLimit);
+            steer::to_instance(ctx, vni.vni, instance, true)
+        }
         Way::Stateless(reason) => {
             if matches!(reason, Reason::NoFlow) {
                 predecessor::take_from_client(ctx);
             }
-            stateless(&packet, reason)
+            stateless(&packet, &mut scratch.flow, reason)
         }
         Way::Dropped(reason) => report::drop(vni.vni, reason),
     }
@@ -92,6 +97,8 @@ enum Way {
     Mirrored(*mut TcpFlow),
     /// To the flow's one instance.
     Plain(*mut Flow),
+    /// A SYN that is repeated beyond what the VNI may mirror, to the active replica.
+    Alone(u16),
     /// To whom its hash steers it.
     Stateless(Reason),
     Dropped(Reason),
@@ -122,8 +129,17 @@ fn way_of(packet: &Packet<'_>, new: &mut TcpFlow) -> Way {
     // SAFETY: the value outlives the program run; the protocol state is only read here.
     let flow = unsafe { &mut *half };
     let alone = flow.flow.replicas < 2;
+    if flow::is_met(&flow.flow) {
+        // Its instance has not answered yet.
+        return Way::Plain(&raw mut flow.flow);
+    }
     if repeated {
         measure::repeated_syn(flow, packet.now);
+        // Each SYN is copied to every replica, whether it is the first of its flow or the thousandth.
+        if !alone && !limit::may_mirror(packet.key.vni, Now::exact()) {
+            let active = usize::from(flow.flow.active) & (REPLICAS - 1);
+            return Way::Alone(flow.flow.instances[active]);
+        }
     }
     if segment.is(bit::SYN | bit::RST) {
         return if alone {
@@ -159,13 +175,21 @@ fn establish_plain(packet: &Packet<'_>, half: &TcpFlow) -> Option<Way> {
     FLOWS.get_ptr_mut(packet.key).map(Way::Plain)
 }
 
-/// Moves a mirrored flow to the established ones and tells the agent.
+/// Moves a mirrored flow to the established ones and tells the agent, for the first time: of a flow whose client was never
+/// heard again nobody needs to know, and a flood of SYNs would be a flood of events.
 #[inline(always)]
 fn establish_mirrored(packet: &Packet<'_>, half: &TcpFlow) -> Option<Way> {
     MIRRORED_FLOWS.insert(packet.key, half, 0).ok()?;
     report::count(packet.vni.vni, Reason::FlowOpened);
     let primary = half.flow.instances[usize::from(half.flow.active) & (REPLICAS - 1)];
     report::flow_event(packet.key, kind::FLOW_OPENED, 0, 0, primary);
+    for slot in 0..REPLICAS {
+        let is_warm = half.sync.replicas[slot].state == slot::WARM;
+        if slot != usize::from(half.flow.active) && is_warm {
+            let mirror = half.flow.instances[slot];
+            report::flow_event(packet.key, kind::FLOW_WARM, 0, 0, mirror);
+        }
+    }
     MIRRORED_FLOWS.get_ptr_mut(packet.key).map(Way::Mirrored)
 }
 
@@ -185,6 +209,7 @@ fn begin_anew(packet: &Packet<'_>, found: Found) -> Found {
             }
             Found::HalfOpen(flow)
                 if (*flow).flow.state >= state::CLOSED
+                    || flow::is_met(&(*flow).flow)
                     || (*flow).sync.client_isn != packet.header.segment.seq =>
             {
                 Found::None
@@ -210,23 +235,24 @@ fn open(packet: &Packet<'_>, flow: &mut TcpFlow) -> Result<*mut TcpFlow, Way> {
         return Err(Way::Dropped(Reason::Malformed));
     };
     let segment = &packet.header.segment;
+    let now = Now::exact();
     let translatable = segment.options & option::UNTRANSLATABLE == 0 && segment.payload == 0;
-    // SAFETY: it is made of integers.
-    unsafe { zero(flow) };
-    flow.flow.opened_s = packet.now.s();
-    flow.flow.seen_s = packet.now.s();
-    flow.flow.set = set;
-    flow.flow.timed_end = segment.seq.wrapping_add(1);
-    flow.flow.ifindex = packet.ctx.ingress_ifindex() as u32;
-    flow.flow.instances = replicas.instances;
-    flow.flow.addresses = addresses.turned_round();
-    flow.flow.replicas = if translatable { replicas.replicas } else { 1 };
-    flow.flow.cold = if translatable {
-        0
+    let cold = if !translatable {
+        Cold::Untranslatable
+    } else if replicas.replicas > 1 && !limit::may_mirror(packet.key.vni, now) {
+        report::count(packet.vni.vni, Reason::MirrorLimit);
+        Cold::MirrorLimit
     } else {
-        Cold::Untranslatable as u8
+        Cold::Warm
     };
-    client::open(flow, segment, Now::exact().steps());
+    begin(packet, flow, set, &replicas.instances, &addresses);
+    flow.flow.timed_end = segment.seq.wrapping_add(1);
+    flow.flow.replicas = match cold {
+        Cold::Warm => replicas.replicas,
+        _ => 1,
+    };
+    flow.flow.cold = cold as u8;
+    client::open(flow, segment, now.steps());
     if HALF_OPEN.insert(packet.key, &*flow, 0).is_err() {
         return Err(Way::Stateless(Reason::FlowTableFull));
     }
@@ -235,16 +261,56 @@ fn open(packet: &Packet<'_>, flow: &mut TcpFlow) -> Result<*mut TcpFlow, Way> {
         .ok_or(Way::Stateless(Reason::FlowTableFull))
 }
 
+/// Begins the entry of a new flow: where its packets come from and go to.
+#[inline(always)]
+fn begin(
+    packet: &Packet<'_>,
+    flow: &mut TcpFlow,
+    set: u16,
+    instances: &[u16; REPLICAS],
+    addresses: &Addresses,
+) {
+    // SAFETY: it is made of integers.
+    unsafe { zero(flow) };
+    flow.flow.opened_s = packet.now.s();
+    flow.flow.seen_s = packet.now.s();
+    flow.flow.set = set;
+    flow.flow.ifindex = packet.ctx.ingress_ifindex() as u32;
+    flow.flow.instances = *instances;
+    flow.flow.addresses = addresses.turned_round();
+}
+
 /// A packet of a flow that is kept nowhere: to the primary that its hash steers to. A flow that
 /// was never taken over survives so, because its primary's numbers are the canonical ones.
 #[inline(always)]
-fn stateless(packet: &Packet<'_>, reason: Reason) -> Action {
+fn stateless(packet: &Packet<'_>, flow: &mut TcpFlow, reason: Reason) -> Action {
     report::count(packet.vni.vni, report::bounded(reason));
-    let Some((_, replicas)) = steer::choose(packet.key, packet.vni.flags) else {
+    let Some((set, replicas)) = steer::choose(packet.key, packet.vni.flags) else {
         return report::drop(packet.vni.vni, Reason::NoReplicaSet);
     };
-    let asks = tcp_header::asks(&packet.header.segment);
+    let segment = &packet.header.segment;
+    if segment.flags & (bit::SYN | bit::RST | bit::ACK) == bit::ACK {
+        meet(packet, flow, set, &replicas.instances);
+    }
+    let asks = tcp_header::asks(segment);
     steer::to_instance(packet.ctx, packet.vni.vni, replicas.instances[0], asks)
+}
+
+/// Notes a flow that is met in the middle, so that what its instance answers finds the client. With the half-open ones, of
+/// which the oldest go first, because anybody can send such a segment: the instance's word makes it an
+/// established one (`returned::vouch`).
+#[inline(always)]
+fn meet(packet: &Packet<'_>, flow: &mut TcpFlow, set: u16, instances: &[u16; REPLICAS]) {
+    let Some(addresses) = frame_addresses(packet.ctx) else {
+        return;
+    };
+    begin(packet, flow, set, instances, &addresses);
+    flow.flow.timed_end = packet.header.segment.end();
+    flow.flow.replicas = 1;
+    flow.flow.state = state::ESTABLISHED;
+    flow.flow.cold = Cold::JoinedLate as u8;
+    // Without an entry the host's routing finds the client, as far as it goes.
+    let _ = HALF_OPEN.insert(packet.key, &*flow, 0);
 }
 
 /// A client's segment of a flow without mirrors.

@@ -12,6 +12,7 @@ mod divergence;
 mod doctor;
 mod drain;
 mod events;
+mod flood;
 mod flows;
 mod handshake;
 mod hostile;

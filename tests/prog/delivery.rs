@@ -203,7 +203,7 @@ fn the_smallest_window_edge_is_told() {
             window: small,
             ..talk.syn_ack(0)
         };
-        let opened = delivered(&talk, &opened).heard(B).warm(B);
+        let opened = delivered(&talk, &opened).heard(B);
         check(bench, &from(&talk, 1, &narrow), &opened);
         talk.client_sends(bench, &talk.client(0, 0), Verdict::Redirect);
         let data = talk.replica(0, 0, 0).with_payload(b"x");

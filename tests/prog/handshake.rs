@@ -69,11 +69,7 @@ fn the_last_syn_ack_of_the_set_opens_the_connection() {
                         state::HANDSHAKE,
                     )
                 };
-                // The primary is not a mirror that becomes warm.
-                let expected = match slot {
-                    0 => expected.heard(instance),
-                    _ => expected.heard(instance).warm(instance),
-                };
+                let expected = expected.heard(instance);
                 check(bench, &Input::from_instance(instance, syn_ack), &expected);
             }
         }
@@ -87,7 +83,7 @@ fn a_mirror_may_answer_first() {
             bench.reset();
             talk.open(bench);
             let mirror = talk.of_instance(1).tcp(&talk.syn_ack(1));
-            let held = Expected::drop(Reason::SynAckHeld).heard(B).warm(B);
+            let held = Expected::drop(Reason::SynAckHeld).heard(B);
             check(bench, &Input::from_instance(B, mirror), &held);
             let primary = talk.of_instance(0).tcp(&talk.syn_ack(0));
             let opened = talk.outbound().tcp(&talk.syn_ack(0));
@@ -129,6 +125,7 @@ fn only_the_right_acknowledgement_establishes() {
             let established = Expected::cloned(&talk.copies(0))
                 .and(Reason::FlowOpened)
                 .event(kind::FLOW_OPENED, 0, 0, A)
+                .warm(B)
                 .flow(talk.key(), Table::Mirrored, state::ESTABLISHED);
             check(bench, &ack(right), &established);
         }
@@ -215,7 +212,7 @@ fn a_mirror_is_waited_for_so_long_only() {
         check(bench, &first, &opened);
         // In time for the client's first byte, it may still join.
         let late = Input::from_instance(B, talk.of_instance(1).tcp(&talk.syn_ack(1)));
-        let joined = Expected::drop(Reason::MirrorSuppressed).heard(B).warm(B);
+        let joined = Expected::drop(Reason::MirrorSuppressed).heard(B);
         check(bench, &late, &joined);
 
         bench.reset();
@@ -337,10 +334,11 @@ fn a_vni_without_a_set_opens_nothing() {
 fn a_segment_of_no_flow_goes_to_its_primary() {
     with_bench(|bench| {
         for talk in everywhere(WEB) {
+            bench.reset();
             let segment = talk.client(5, 5).with_payload(b"stray");
             let steered = Expected::steered(A, talk.to_instance(0).tcp(&segment))
                 .and(Reason::NoFlow)
-                .no_flow(talk.key());
+                .flow(talk.key(), Table::HalfOpen, state::ESTABLISHED);
             let stray = Input::from_client(talk.inbound().tcp(&segment));
             check(bench, &stray, &steered);
         }

@@ -18,6 +18,7 @@ mod clones;
 mod datagrams;
 mod delivery;
 mod errors;
+mod flood;
 mod handshake;
 mod health;
 mod measures;

@@ -194,17 +194,24 @@ fn a_full_table_is_steered_without() {
             talk.answer(bench);
             fill(bench, &talk);
             let ack = talk.client(0, 0);
-            let expected = steered(&talk, &ack)
-                .and(Reason::FlowTableFull)
-                .no_flow(talk.key());
+            let expected = steered(&talk, &ack).and(Reason::FlowTableFull).flow(
+                talk.key(),
+                Table::HalfOpen,
+                state::ESTABLISHED,
+            );
             check(bench, &from_client(&talk, &ack), &expected);
-            // The flow goes on without an entry, by its hash.
+            // The flow goes on by its hash, with an entry among those that come and go, or without one.
             let data = talk.client(0, 0).with_payload(b"data");
+            check(bench, &from_client(&talk, &data), &steered(&talk, &data));
+            let answer = talk.replica(0, 0, 4);
+            let expected = delivered(&talk, &answer);
+            let expected = expected.flow(talk.key(), Table::HalfOpen, state::ESTABLISHED);
+            check(bench, &from_instance(&talk, &answer), &expected);
+            bench.tables.half_open.remove(&talk.key()).unwrap();
+            let expected = Expected::pass(Reason::ReturnWithoutFlow).heard(A);
+            check(bench, &from_instance(&talk, &answer), &expected);
             let expected = steered(&talk, &data).and(Reason::NoFlow);
             check(bench, &from_client(&talk, &data), &expected);
-            let data = talk.replica(0, 0, 4);
-            let expected = Expected::pass(Reason::ReturnWithoutFlow).heard(A);
-            check(bench, &from_instance(&talk, &data), &expected);
         }
     });
 }

@@ -9,6 +9,7 @@ use aya::maps::{
     RingBuf, lpm_trie::Key,
 };
 use aya::programs::{ProgramFd, Xdp};
+use mirror_common::allowance::Allowance;
 use mirror_common::counts::{Counts, NO_VNI};
 use mirror_common::ethernet::Addresses;
 use mirror_common::event::Event;
@@ -21,7 +22,7 @@ use mirror_common::steering::Source;
 use mirror_common::vni::{Vni, VniKey};
 
 use crate::hosts::{
-    B, Family, INSTANCES, Steering, VNIS, ZONED, instance_mac, link_mac, map_address,
+    B, Family, INSTANCES, Steering, VNIS, VniHost, ZONED, instance_mac, link_mac, map_address,
 };
 use crate::network::Network;
 
@@ -60,6 +61,7 @@ pub(crate) struct Tables {
     pub(crate) mirrored: HashMap<MapData, FlowKey, TcpFlow>,
     pub(crate) half_open: HashMap<MapData, FlowKey, TcpFlow>,
     pub(crate) datagrams: HashMap<MapData, FlowKey, Flow>,
+    allowances: Array<MapData, Allowance>,
     measures: PerCpuArray<MapData, Measures>,
     parked: Array<MapData, Parked>,
     counters: PerCpuArray<MapData, Counts>,
@@ -153,6 +155,7 @@ impl Tables {
             mirrored: take(ebpf, "MIRRORED_FLOWS")?,
             half_open: take(ebpf, "HALF_OPEN")?,
             datagrams: take(ebpf, "DATAGRAM_FLOWS")?,
+            allowances: take(ebpf, "ALLOWANCES")?,
             measures: take(ebpf, "MEASURES")?,
             parked: take(ebpf, "PARKED")?,
             counters: take(ebpf, "COUNTERS")?,
@@ -171,6 +174,9 @@ impl Tables {
         clear(&mut self.half_open)?;
         clear(&mut self.datagrams)?;
         while self.events.next().is_some() {}
+        for vni in VNIS {
+            self.allow(vni, Allowance::new(None));
+        }
         for instance in INSTANCES {
             let entry = Instance {
                 state: mirror_common::instance::state::UP,
@@ -183,6 +189,17 @@ impl Tables {
             self.vitals.set(u32::from(instance), none, 0)?;
         }
         Ok(())
+    }
+
+    /// Writes what a VNI may mirror of its new flows.
+    pub(crate) fn allow(&mut self, vni: VniHost, allowance: Allowance) {
+        let number = u32::from(vni.number);
+        self.allowances.set(number, allowance, 0).unwrap();
+    }
+
+    /// What it may.
+    pub(crate) fn allowance(&self, vni: VniHost) -> Allowance {
+        self.allowances.get(&u32::from(vni.number), 0).unwrap()
     }
 
     /// Counters of all VNIs together, by reason.

@@ -72,6 +72,9 @@ pub struct Flow {
     pub replicas: Vec<Replica>,
     /// How often it was taken over.
     pub takeovers: u64,
+    /// Why it has no mirrors.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 impl Flow {

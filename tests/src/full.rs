@@ -1,5 +1,5 @@
 //! Fills the table of mirrored flows of a running dataplane, for what has to be shown with more flows than a testbed can
-//! open.
+//! open, and pushes out of it what a flood would.
 
 use std::path::Path;
 
@@ -25,4 +25,21 @@ pub fn fill(pin_dir: &Path, flows: u32) -> Result<usize> {
         map.insert(key, flow, 0).context("add a flow")?;
     }
     Ok(map.keys().count())
+}
+
+/// Takes away the half-open flows whose client has yet to acknowledge the SYN-ACK; how many there were.
+pub fn forget_answered(pin_dir: &Path) -> Result<usize> {
+    let path = pin_dir.join("maps/HALF_OPEN");
+    let data = MapData::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
+    let mut map: HashMap<_, FlowKey, TcpFlow> = HashMap::try_from(Map::LruHashMap(data))?;
+    let all: Vec<_> = map.iter().collect::<Result<_, _>>()?;
+    let answered = all
+        .iter()
+        .filter(|(_, flow)| flow.flow.state == state::ANSWERED);
+    let mut gone = 0;
+    for (key, _) in answered {
+        map.remove(key).context("take a flow away")?;
+        gone += 1;
+    }
+    Ok(gone)
 }

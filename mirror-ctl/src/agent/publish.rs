@@ -298,6 +298,8 @@ impl Agent {
             let Some(published) = self.published.get(&vni.name) else {
                 continue;
             };
+            let per_s = vni.mirrored_per_s.times();
+            self.dataplane.maps.set_allowance(published.number, per_s)?;
             for (address, place) in &published.addresses {
                 wanted.insert(*address);
                 let mut entry = vni_entry(vni, published.number, *place);

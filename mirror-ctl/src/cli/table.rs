@@ -118,9 +118,10 @@ pub(super) fn flows(rows: &[FlowRow], look: Look) -> String {
             row.protocol.clone(),
             row.state.clone(),
             row.active.clone(),
-            match mirrors.is_empty() {
-                true => "-".to_owned(),
-                false => mirrors.join(", "),
+            match (mirrors.is_empty(), &row.reason) {
+                (true, Some(reason)) => format!("- ({reason})"),
+                (true, None) => "-".to_owned(),
+                (false, _) => mirrors.join(", "),
             },
             lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string()),
             duration(row.age_s.into()),

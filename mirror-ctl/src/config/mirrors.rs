@@ -1,11 +1,14 @@
 //! What a VNI's mirrors are for, who they are, and what clients wait for because of them.
 
-use mirror_common::limits;
+use mirror_common::{allowance::PER_S_MAX, limits};
 
 use super::{
-    Ack, Close, MirrorMode,
+    Ack, Close, MirrorMode, PerSecond,
     reader::{At, Section},
 };
+
+/// Far above what services open in a second, far below what a flood brings.
+const PER_S_DEFAULT: u32 = 10_000;
 
 /// What a VNI's section says of its mirrors.
 pub(super) struct Mirrors {
@@ -15,6 +18,8 @@ pub(super) struct Mirrors {
     pub(super) canaries: Vec<String>,
     /// Mirrors of a flow.
     pub(super) count: usize,
+    /// New flows that get them in a second.
+    pub(super) per_s: PerSecond,
     pub(super) ack: Ack,
     pub(super) close: Close,
 }
@@ -32,6 +37,7 @@ impl Mirrors {
             instances,
             canaries,
             count,
+            per_s: section.per_second("mirrored_per_s", 1..=PER_S_MAX, PER_S_DEFAULT),
             ack,
             close,
         }

@@ -303,6 +303,8 @@ pub struct Vni {
     pub canaries: Vec<String>,
     /// Mirrors of each flow.
     pub mirrors: usize,
+    /// New flows that get them in a second; others are served without.
+    pub mirrored_per_s: PerSecond,
     /// What the client is told to be received.
     pub ack: Ack,
     /// Whose close counts.
@@ -319,6 +321,39 @@ pub struct Vni {
     pub idle_s: u32,
     /// Whether the agent adds the addresses to the VNI interfaces.
     pub announce: bool,
+}
+
+/// How often a second something may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = config::PerSecond)]
+#[serde(untagged)]
+pub enum PerSecond {
+    /// So often, and as often at once.
+    Times(u32),
+    /// As often as it comes.
+    Unlimited(Unlimited),
+}
+
+impl PerSecond {
+    /// Without a limit.
+    pub const UNLIMITED: Self = Self::Unlimited(Unlimited::Unlimited);
+
+    /// The limit, if there is one.
+    pub const fn times(self) -> Option<u32> {
+        match self {
+            Self::Times(times) => Some(times),
+            Self::Unlimited(_) => None,
+        }
+    }
+}
+
+/// The word for no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = config::Unlimited)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unlimited {
+    /// There is none.
+    Unlimited,
 }
 
 /// What a VNI's mirrors are for.

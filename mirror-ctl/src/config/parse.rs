@@ -349,6 +349,7 @@ fn settings(
         mode: mirrors.mode,
         canaries: mirrors.canaries,
         mirrors: mirrors.count,
+        mirrored_per_s: mirrors.per_s,
         ack: mirrors.ack,
         close: mirrors.close,
         on_loss: section.choice("on_loss", &losses, OnLoss::Reset),

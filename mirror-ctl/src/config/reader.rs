@@ -8,7 +8,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::Finding;
+use super::{Finding, PerSecond};
 
 /// A value and the line it stands in.
 #[derive(Clone, Debug)]
@@ -191,6 +191,41 @@ impl<'a> Section<'a> {
                     format!("{key} must be {low} to {high}, not {integer}"),
                 );
                 fallback
+            }
+        }
+    }
+
+    /// How often a second something may be: an integer, or no limit.
+    pub(super) fn per_second(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<u32>,
+        default: u32,
+    ) -> PerSecond {
+        const UNLIMITED: &str = "unlimited";
+        let Some(at) = self.get(key) else {
+            return PerSecond::Times(default);
+        };
+        if at.value.as_str() == Some(UNLIMITED) {
+            return PerSecond::UNLIMITED;
+        }
+        let found = match at.value {
+            DeValue::Integer(integer) => integer.to_string(),
+            DeValue::String(text) => format!("{text:?}"),
+            other => other.type_str().to_owned(),
+        };
+        let number = at.value.as_integer();
+        let number = number.and_then(|i| i64::from_str_radix(i.as_str(), i.radix()).ok());
+        let number = number.and_then(|value| u32::try_from(value).ok());
+        match number.filter(|value| range.contains(value)) {
+            Some(value) => PerSecond::Times(value),
+            None => {
+                let (low, high) = (range.start(), range.end());
+                self.wrong(
+                    at.line,
+                    format!("{key} must be {low} to {high} or {UNLIMITED:?}, not {found}"),
+                );
+                PerSecond::Times(default)
             }
         }
     }

@@ -143,6 +143,23 @@ fn a_written_file_means_the_same() {
 }
 
 #[test]
+fn what_is_mirrored_in_a_second_is_limited_or_not() {
+    let file = Path::new("mirror.toml");
+    for (line, limit) in [
+        ("", Some(10_000)),
+        ("mirrored_per_s = 1\n", Some(1)),
+        ("mirrored_per_s = 0x100\n", Some(256)),
+        ("mirrored_per_s = \"unlimited\"\n", None),
+    ] {
+        let text = GOOD.replacen("ack = \"async\"\n", line, 1);
+        let config = Config::parse(file, &text).unwrap();
+        assert_eq!(config.vnis[0].mirrored_per_s.times(), limit);
+        let written = config.to_toml();
+        assert_eq!(Config::parse(file, &written).expect(&written), config);
+    }
+}
+
+#[test]
 fn the_api_is_for_other_hosts_with_everything_that_protects_it() {
     let listen = "[agent.listen]\naddress = \"0.0.0.0:9480\"\ncertificate = \"/c\"\nkey = \"/k\"\ntoken = \"/t\"\n";
     let config = Config::parse(Path::new("mirror.toml"), &format!("{GOOD}{listen}")).unwrap();
@@ -304,6 +321,21 @@ fn numbers_have_ranges() {
         "mirrors = 4",
         "mirror.toml:21: vni \"web\": mirrors must be 0 to 3, not 4",
     );
+    for (wrong, found) in [
+        ("0", "0"),
+        ("1000001", "1000001"),
+        ("-1", "-1"),
+        ("0.5", "float"),
+        ("\"none\"", "\"none\""),
+    ] {
+        check_with(
+            r#"ack = "async""#,
+            &format!("mirrored_per_s = {wrong}"),
+            &format!(
+                "mirror.toml:21: vni \"web\": mirrored_per_s must be 1 to 1000000 or \"unlimited\", not {found}"
+            ),
+        );
+    }
     check_with(
         r#"link = "ia""#,
         "link = \"ia\"\nweight = -1\nscore = 1.5",

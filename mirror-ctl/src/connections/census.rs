@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use mirror_common::{flow::state, reason::Cold};
 
-use super::row::{Standing, lag_bytes, standing};
+use super::row::{Standing, alone, lag_bytes, standing};
 use crate::dataplane::{Entry, FlowTable};
 
-/// The reason of a flow that has no mirror.
+/// The reason of a flow that has no mirror, unless it is known why.
 const UNMIRRORED: &str = "unmirrored";
 /// The reason of a flow whose mirror has not answered the handshake yet.
 const PENDING: &str = "pending";
@@ -46,7 +46,7 @@ impl Census {
         *self.active.entry(flow.instances[active]).or_default() += 1;
         self.owes(entry, active);
         *self.vnis.entry(entry.key.vni).or_default() += 1;
-        let mut why = UNMIRRORED;
+        let mut why = alone(flow).map_or(UNMIRRORED, Cold::name);
         let mut warm = false;
         for slot in (0..replicas).filter(|slot| *slot != active) {
             let instance = flow.instances[slot];
@@ -175,6 +175,25 @@ mod tests {
         assert_eq!(census.lag_bytes, [(3, 200), (5, 0)].into());
         let census = census_of(&mirrors, all[3], [0; 4]);
         assert_eq!(census.in_flight, [(5, 1)].into());
+    }
+
+    #[test]
+    fn a_flow_beyond_the_limit_is_unprotected_for_that() {
+        let flow = Flow {
+            replicas: 1,
+            state: state::ESTABLISHED,
+            cold: Cold::MirrorLimit as u8,
+            ..Flow::default()
+        };
+        let mut census = Census::default();
+        let entry = Entry {
+            table: FlowTable::Unmirrored,
+            key: &super::super::row::tests::key(),
+            flow: &flow,
+            sync: None,
+        };
+        census.count(&entry, |_| false);
+        assert_eq!(census.unprotected, [((1, "mirror_limit"), 1)].into());
     }
 
     #[test]

@@ -79,6 +79,9 @@ pub struct FlowRow {
     pub packets: u64,
     /// How often another replica became active.
     pub takeovers: u8,
+    /// Why it has no mirrors, where its VNI has some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// One replica of a flow.
@@ -117,7 +120,13 @@ pub fn row(entry: &Entry<'_>, names: &Names, now_s: u32) -> FlowRow {
         idle_s: time::seconds_between(flow.seen_s, now_s),
         packets: flow.packets,
         takeovers: flow.takeovers,
+        reason: alone(flow).map(|cold| cold.name().to_owned()),
     }
+}
+
+/// Why a flow has no mirrors, if that is known of it.
+pub(super) fn alone(flow: &Flow) -> Option<Cold> {
+    Cold::from_number(flow.cold).filter(|cold| *cold != Cold::Warm && flow.replicas < 2)
 }
 
 fn replica(entry: &Entry<'_>, names: &Names, number: usize, active: usize) -> ReplicaRow {
@@ -295,6 +304,24 @@ pub(super) mod tests {
         // 101 bytes were sent across the wrap, it produced 81; it received 10 less.
         assert_eq!(mirror.lag_bytes, 20);
         assert_eq!(row.replicas[0].lag_bytes, 0);
+    }
+
+    #[test]
+    fn a_flow_without_mirrors_says_why() {
+        let reason = |cold: Cold, replicas| {
+            let flow = Flow {
+                cold: cold as u8,
+                replicas,
+                ..flow()
+            };
+            row_of(&flow, &sync(), &names()).reason
+        };
+        assert_eq!(
+            reason(Cold::MirrorLimit, 1).as_deref(),
+            Some("mirror_limit")
+        );
+        assert_eq!(reason(Cold::Warm, 1), None);
+        assert_eq!(reason(Cold::MirrorLimit, 2), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use aya::maps::{
     PerCpuValues,
 };
 use mirror_common::{
+    allowance::Allowance,
     counts::{Counts, FORMER, NO_VNI},
     flow::{Address, Flow, FlowKey, TcpFlow, ipv4, is_ipv4},
     instance::{Instance, Measures, Vitals},
@@ -31,6 +32,7 @@ const VITALS_ONE_BY_ONE: usize = 16;
 /// Handles of all maps. Each thread that needs some opens its own.
 pub struct Maps {
     pub(super) vnis: HashMap<MapData, VniKey, Vni>,
+    allowances: Array<MapData, Allowance>,
     pub(super) steering: ArrayOfMaps<MapData, MapData>,
     pub(super) sources: LpmTrie<MapData, Source, u32>,
     pub(super) sets: Array<MapData, ReplicaSet>,
@@ -81,6 +83,7 @@ impl Maps {
     pub(super) fn open(pins: &Pins) -> Result<Self, DataplaneError> {
         Ok(Self {
             vnis: open_map(pins, "VNIS")?,
+            allowances: open_map(pins, "ALLOWANCES")?,
             steering: open_map(pins, "STEERING")?,
             sources: open_map(pins, "SOURCES")?,
             sets: open_map(pins, "SETS")?,
@@ -181,6 +184,22 @@ impl Maps {
             .into_iter()
             .map(|(key, vni)| (address_from(&key.address), vni))
             .collect())
+    }
+
+    /// Says how many new flows of a VNI get mirrors in a second; `None`: all of them. A limit that is there already is left as
+    /// it is: to write it would fill it up.
+    pub fn set_allowance(&mut self, vni: u16, per_s: Option<u32>) -> Result<(), DataplaneError> {
+        let (number, new) = (u32::from(vni), Allowance::new(per_s));
+        let old = self
+            .allowances
+            .get(&number, 0)
+            .on_map("ALLOWANCES", "read")?;
+        if old.every_ns == new.every_ns {
+            return Ok(());
+        }
+        self.allowances
+            .set(number, new, 0)
+            .on_map("ALLOWANCES", "write")
     }
 
     /// Writes what the dataplane needs to know of a VNI address.

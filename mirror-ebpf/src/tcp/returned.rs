@@ -21,7 +21,7 @@ use crate::{
     flow::{self, Found},
     health::{self, World},
     lock,
-    maps::Scratch,
+    maps::{FLOWS, HALF_OPEN, Scratch},
     measure,
     packet::{
         rewrite::{self, Bare, Fields},
@@ -77,6 +77,7 @@ pub(crate) fn receive(
         report::count(vni.vni, Reason::PartialChecksum);
         report::flow_event(packet.key, kind::PARTIAL_CHECKSUM, 0, instance, 0);
     }
+    let mut is_met = false;
     let (mirrored, plain) = match flow::find_tcp(packet.key, vni) {
         Found::Mirrored(flow) => (Some(flow), None),
         Found::Plain(flow) => (None, Some(flow)),
@@ -90,6 +91,7 @@ pub(crate) fn receive(
                 if segment.is(bit::SYN) && half.flow.instances[0] == instance {
                     answered(half, segment);
                 }
+                is_met = flow::is_met(&half.flow);
                 (None, Some(&raw mut half.flow))
             }
         }
@@ -100,7 +102,7 @@ pub(crate) fn receive(
     };
     match (mirrored, plain) {
         (Some(flow), _) => mirrored_from_replica(&packet, flow, instance, &mut scratch.world),
-        (None, Some(flow)) => plain_from_replica(&packet, flow, instance),
+        (None, Some(flow)) => plain_from_replica(&packet, flow, instance, is_met),
         (None, None) => report::drop(vni.vni, Reason::NoReplica),
     }
 }
@@ -118,9 +120,18 @@ fn answered(half: &mut TcpFlow, segment: &Segment) {
     }
 }
 
+/// Establishes a flow that was met in the middle, since its instance knows it: of others it says nothing but a reset.
+#[inline(always)]
+fn vouch(packet: &Packet<'_>, flow: &Flow) {
+    if !packet.header.segment.is(bit::SYN | bit::RST) && FLOWS.insert(packet.key, flow, 0).is_ok() {
+        let _ = HALF_OPEN.remove(packet.key);
+        report::count(packet.vni.vni, Reason::FlowOpened);
+    }
+}
+
 /// An instance's segment of a flow without mirrors.
 #[inline(always)]
-fn plain_from_replica(packet: &Packet<'_>, flow: *mut Flow, instance: u16) -> Action {
+fn plain_from_replica(packet: &Packet<'_>, flow: *mut Flow, instance: u16, is_met: bool) -> Action {
     // SAFETY: as in `plain_from_client`.
     let flow = unsafe { &mut *flow };
     if flow.instances[0] != instance {
@@ -134,7 +145,12 @@ fn plain_from_replica(packet: &Packet<'_>, flow: *mut Flow, instance: u16) -> Ac
     close_plain(flow, segment);
     flow.packets += 1;
     flow.seen_s = packet.now.s();
-    steer::to_client(packet.ctx, packet.vni.vni, flow, Reason::Delivered)
+    let action = steer::to_client(packet.ctx, packet.vni.vni, flow, Reason::Delivered);
+    if is_met {
+        // Last of all: the entry is somebody else's after that, and the verifier would follow all that comes behind it.
+        vouch(packet, flow);
+    }
+    action
 }
 
 /// An instance's segment of a flow that is kept nowhere. Only the instance that the flow's hash

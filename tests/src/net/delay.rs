@@ -14,11 +14,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::Socket;
 
-use super::MacAddr;
+use super::{MacAddr, packet};
 
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
@@ -42,7 +41,7 @@ impl Delay {
         delay: Duration,
     ) -> Result<Self> {
         let tun = open_tun(name).with_context(|| format!("TUN device {name}"))?;
-        let socket = open_link(link).with_context(|| format!("packet socket on {link}"))?;
+        let socket = packet::sender(link)?;
         let mut addresses = [0; 12];
         addresses[..6].copy_from_slice(&destination.0);
         addresses[6..].copy_from_slice(&source.0);
@@ -125,19 +124,4 @@ fn open_tun(name: &str) -> Result<File> {
         return Err(std::io::Error::last_os_error().into());
     }
     Ok(file)
-}
-
-/// A socket that sends frames on a link and receives none.
-fn open_link(link: &str) -> Result<Socket> {
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
-    let mut storage = SockAddrStorage::zeroed();
-    // SAFETY: `sockaddr_ll` is one of the types that the storage is for.
-    let address: &mut libc::sockaddr_ll = unsafe { storage.view_as() };
-    address.sll_family = libc::AF_PACKET as u16;
-    address.sll_ifindex = if_nametoindex(link)?.cast_signed();
-    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-    // SAFETY: the storage holds a `sockaddr_ll` of that length.
-    let address = unsafe { SockAddr::new(storage, length) };
-    socket.bind(&address)?;
-    Ok(socket)
 }

@@ -5,6 +5,7 @@ mod address;
 pub mod delay;
 pub mod ethtool;
 mod link;
+pub mod packet;
 pub mod sysctl;
 pub mod xdp;
 

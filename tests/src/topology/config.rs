@@ -186,6 +186,9 @@ pub struct VniConfig {
     pub canaries: Vec<String>,
     /// Mirrors per flow.
     pub mirrors: u8,
+    /// New flows that get them in a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirrored_per_s: Option<u32>,
     /// `semi-sync` or `async`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ack: Option<String>,
@@ -233,6 +236,7 @@ impl Config {
                 mode: None,
                 canaries: Vec::new(),
                 mirrors: 1,
+                mirrored_per_s: None,
                 ack: None,
                 close: None,
                 on_loss: None,

@@ -52,6 +52,7 @@ fn flow(mirrors: &[(&str, Option<&str>)]) -> FlowRow {
         idle_s: 0,
         packets: 9,
         takeovers: 1,
+        reason: None,
     }
 }
 
@@ -77,13 +78,21 @@ bee       evacuating  operator    1 h    100     50 %   1.00   1200   7     veth
 
 #[test]
 fn flows_are_a_table() {
-    let rows = [flow(&[("b", None), ("c", Some("lag_bytes"))]), flow(&[])];
+    let rows = [
+        flow(&[("b", None), ("c", Some("lag_bytes"))]),
+        flow(&[]),
+        FlowRow {
+            reason: Some("mirror_limit".to_owned()),
+            ..flow(&[])
+        },
+    ];
     check(
         &flows(&rows, PLAIN),
         "\
 CLIENT           VNI  ADDRESS         PROTO  STATE        ACTIVE  MIRRORS                     LAG  AGE    PACKETS  TAKEOVERS
 [fd77::2]:40000  web  [fd77::100]:80  tcp    established  a       b warm, c cold (lag_bytes)  40   1 min  9        1
 [fd77::2]:40000  web  [fd77::100]:80  tcp    established  a       -                           -    1 min  9        1
+[fd77::2]:40000  web  [fd77::100]:80  tcp    established  a       - (mirror_limit)            -    1 min  9        1
 ",
     );
 }

@@ -52,6 +52,7 @@ fn answers(instances: usize) -> Answers {
         idle_s: 0,
         packets: 12,
         takeovers: 0,
+        reason: None,
     };
     Answers {
         status: StatusRow {

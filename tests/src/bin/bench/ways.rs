@@ -79,6 +79,7 @@ impl Ours {
                 mode: None,
                 canaries: Vec::new(),
                 mirrors,
+                mirrored_per_s: None,
                 ack: Some(ack.into()),
                 close: None,
                 on_loss: None,

@@ -15,6 +15,7 @@ fn flow(client: &str, active: &str, takeovers: u64) -> Flow {
         active: active.into(),
         replicas: Vec::new(),
         takeovers,
+        reason: None,
     }
 }
 
