@@ -251,12 +251,15 @@ impl Agent {
     /// Recalls what is in force for VNIs that are new to this agent.
     fn take_vnis(&mut self, numbered: Vec<Published>) -> Result<(), DataplaneError> {
         let mut before = std::mem::take(&mut self.published);
+        let zones = self.dataplane.maps.register.zone_tables();
+        let zones = zones.inspect_err(|error| warn!("tables of zones are made anew: {error}"));
+        let zones = zones.unwrap_or_default();
         for (vni, numbered) in self.state.config.vnis.iter().zip(numbered) {
             let register = &mut self.dataplane.maps.register;
             register.set_vni(&vni.name, numbered.number)?;
             let mut published = match before.remove(&vni.name) {
                 Some(published) => published,
-                None => Published::recall(numbered.number, self),
+                None => Published::recall(numbered.number, self, &zones),
             };
             published.addresses = numbered.addresses;
             self.published.insert(vni.name.clone(), published);

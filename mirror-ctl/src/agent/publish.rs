@@ -5,8 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use mirror_common::{limits::REPLICAS, vni};
-use tracing::{error, info, warn};
+use mirror_common::{
+    limits::{self, REPLICAS},
+    vni,
+};
+use tracing::{error, info};
 
 use super::{
     Agent,
@@ -58,8 +61,8 @@ struct Decided {
 }
 
 impl Published {
-    /// Recalls what is in force from the dataplane.
-    pub(super) fn recall(number: u16, agent: &Agent) -> Self {
+    /// Recalls what is in force from the dataplane. `zones`: which table is whose, of all VNIs.
+    pub(super) fn recall(number: u16, agent: &Agent, zones: &[(u16, String, u32)]) -> Self {
         let Some(table) = agent.dataplane.table(number.into()) else {
             return Self {
                 number,
@@ -81,24 +84,23 @@ impl Published {
             .collect();
         let place = |number: &u16| places.get(number).copied().unwrap_or(NONE);
         let sets = parts(&table);
-        let primaries: HashMap<u32, u32> = agent
-            .book
-            .iter()
-            .filter_map(|(set, instances)| Some((set, place(instances.first()?))))
-            .collect();
-        let primary = |set: &u32| primaries.get(set).copied().unwrap_or(NONE);
-        let zones = agent.dataplane.maps.register.zone_tables();
-        let zones = zones.inspect_err(|error| warn!("tables of zones are made anew: {error}"));
-        let zones = zones.unwrap_or_default().into_iter();
-        let zones = zones.filter(|(vni, ..)| *vni == number);
+        // By the set's number: it is asked for each bucket of each table.
+        let mut primaries = vec![NONE; limits::REPLICA_SETS as usize];
+        for (set, instances) in agent.book.iter() {
+            if let Some(primary) = instances.first() {
+                primaries[set as usize] = place(primary);
+            }
+        }
+        let primary = |set: &u32| primaries.get(*set as usize).copied().unwrap_or(NONE);
+        let zones = zones.iter().filter(|(vni, ..)| *vni == number);
         let zones = zones.filter_map(|(_, zone, number)| {
-            let buckets = agent.dataplane.table(number)?;
+            let buckets = agent.dataplane.table(*number)?;
             let table = ZoneTable {
-                number,
+                number: *number,
                 positions: buckets.iter().map(primary).collect(),
                 buckets: buckets.into(),
             };
-            Some((zone, table))
+            Some((zone.clone(), table))
         });
         let zones = zones.collect();
         let previous = Previous {
@@ -325,11 +327,15 @@ fn by_part<'a>(vni: &config::Vni, members: &'a [usize]) -> (&'a [usize], &'a [us
 
 /// Each number's part of a table.
 fn parts(table: &[u32]) -> BTreeMap<u32, f64> {
-    let mut parts = BTreeMap::new();
-    for number in table.iter().filter(|number| **number != NONE) {
-        *parts.entry(*number).or_insert(0.0) += 1.0 / table.len() as f64;
-    }
-    parts
+    let numbers = || table.iter().filter(|number| **number != NONE);
+    let most = numbers().max().map_or(0, |most| *most as usize + 1);
+    // Numbers are small, and buckets many.
+    let mut counts = vec![0_u32; most];
+    numbers().for_each(|number| counts[*number as usize] += 1);
+    let counted = (0..).zip(counts).filter(|(_, count)| *count > 0);
+    counted
+        .map(|(number, count)| (number, f64::from(count) / table.len() as f64))
+        .collect()
 }
 
 /// Each position's part of a table.
@@ -354,7 +360,7 @@ fn number_sets(
             .collect();
         let (number, _) = book.number(&instances).ok_or(DataplaneError::Full {
             what: "replica set (old ones live until their flows end)",
-            limit: mirror_common::limits::REPLICA_SETS,
+            limit: limits::REPLICA_SETS,
         })?;
         numbers.push(number);
     }

@@ -218,6 +218,25 @@ impl Pins {
         self.dir.join("programs")
     }
 
+    /// Replica sets' ports, inner maps of `SET_PORTS`. Pinned because an inner map is opened by its number otherwise, for which the
+    /// kernel asks for CAP_SYS_ADMIN.
+    pub(super) fn sets(&self) -> PathBuf {
+        self.maps().join("sets")
+    }
+
+    pub(super) fn set(&self, number: u32) -> PathBuf {
+        self.sets().join(number.to_string())
+    }
+
+    /// Steering tables, inner maps of `STEERING`; pinned likewise.
+    pub(super) fn tables(&self) -> PathBuf {
+        self.maps().join("tables")
+    }
+
+    pub(super) fn table(&self, number: u32) -> PathBuf {
+        self.tables().join(number.to_string())
+    }
+
     pub(super) fn links(&self) -> PathBuf {
         self.dir.join("links")
     }
@@ -227,9 +246,20 @@ impl Pins {
         self.links().join(ifindex.to_string())
     }
 
+    /// In the order in which they are removed: links first, so that no program runs without its maps' pins.
+    fn dirs(&self) -> [PathBuf; 5] {
+        [
+            self.links(),
+            self.programs(),
+            self.tables(),
+            self.sets(),
+            self.maps(),
+        ]
+    }
+
     /// Makes the directories.
     pub(super) fn create(&self) -> Result<(), DataplaneError> {
-        for dir in [self.maps(), self.programs(), self.links()] {
+        for dir in self.dirs() {
             fs::create_dir_all(&dir).path("create", &dir)?;
         }
         Ok(())
@@ -244,9 +274,9 @@ impl Pins {
         names.filter_map(|name| name.parse().ok()).collect()
     }
 
-    /// Removes everything: links first, so that no program runs without its maps' pins.
+    /// Removes everything.
     pub(super) fn remove(&self) -> Result<(), DataplaneError> {
-        for dir in [self.links(), self.programs(), self.maps()] {
+        for dir in self.dirs() {
             let entries = match fs::read_dir(&dir) {
                 Ok(entries) => entries,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

@@ -3,8 +3,7 @@
 use std::net::IpAddr;
 
 use aya::maps::{
-    Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray,
-    PerCpuValues,
+    Array, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues,
 };
 use mirror_common::{
     allowance::Allowance,
@@ -33,10 +32,8 @@ const VITALS_ONE_BY_ONE: usize = 16;
 pub struct Maps {
     pub(super) vnis: HashMap<MapData, VniKey, Vni>,
     allowances: Array<MapData, Allowance>,
-    pub(super) steering: ArrayOfMaps<MapData, MapData>,
     pub(super) sources: LpmTrie<MapData, Source, u32>,
     pub(super) sets: Array<MapData, ReplicaSet>,
-    pub(super) set_ports: ArrayOfMaps<MapData, DevMap<MapData>>,
     pub(super) ports: DevMapHash<MapData>,
     instances: Array<MapData, Instance>,
     vitals: Array<MapData, Vitals>,
@@ -84,10 +81,8 @@ impl Maps {
         Ok(Self {
             vnis: open_map(pins, "VNIS")?,
             allowances: open_map(pins, "ALLOWANCES")?,
-            steering: open_map(pins, "STEERING")?,
             sources: open_map(pins, "SOURCES")?,
             sets: open_map(pins, "SETS")?,
-            set_ports: open_map(pins, "SET_PORTS")?,
             ports: open_map(pins, "PORTS")?,
             instances: open_map(pins, "INSTANCES")?,
             vitals: open_map(pins, "VITALS")?,

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    fs, io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
@@ -72,6 +73,7 @@ impl Dataplane {
     /// An inner devmap is made once per number and then written in place, because each write of
     /// the outer map waits for all running programs (synchronize_rcu): those are done in one go.
     pub fn publish_sets(&mut self, sets: &[PublishedSet]) -> Result<(), DataplaneError> {
+        const MAP: &str = "SET_PORTS";
         let mut made: Vec<(u32, OwnedFd)> = Vec::new();
         for published in sets {
             let number = published.number;
@@ -79,42 +81,39 @@ impl Dataplane {
                 .sets
                 .set(number, published.set, 0)
                 .on_map("SETS", "write")?;
-            let mut ports = match self.maps.set_ports.get(&number, 0) {
-                Ok(ports) => ports,
-                Err(_) => {
-                    let (ports, fd) = self.inner_devmap()?;
-                    made.push((number, fd));
-                    ports
-                }
-            };
-            self.fill(&mut ports, published)?;
+            let path = self.pins.set(number);
+            if path.exists() {
+                let data = MapData::from_pin(&path).on_map(MAP, "open an inner map of")?;
+                self.fill(data, published)?;
+                continue;
+            }
+            let shape = self.inner(MAP)?;
+            let data = MapData::create(shape.definition(), "SET_PORTS_inner", None)
+                .on_map(MAP, "create an inner map of")?;
+            let fd = data.fd().as_fd().try_clone_to_owned();
+            let fd = fd.path("duplicate", self.pins.map(MAP))?;
+            self.fill(data, published)?;
+            made.push((number, fd));
         }
         let (numbers, fds): (Vec<u32>, Vec<u32>) = made
             .iter()
             .map(|(number, fd)| (*number, fd.as_raw_fd() as u32))
             .unzip();
         sys::update_batch(self.maps.descriptors.set_ports.fd(), &numbers, &fds)
-            .path("write", self.pins.map("SET_PORTS"))
+            .path("write", self.pins.map(MAP))?;
+        // Not before: what is pinned is in force.
+        for (number, fd) in &made {
+            let path = self.pins.set(*number);
+            sys::pin(fd.as_fd(), &path).path("pin", &path)?;
+        }
+        Ok(())
     }
 
-    fn inner_devmap(&self) -> Result<(DevMap<MapData>, OwnedFd), DataplaneError> {
-        const MAP: &str = "SET_PORTS";
-        let shape = self.inner(MAP)?;
-        let data = MapData::create(shape.definition(), "SET_PORTS_inner", None)
-            .on_map(MAP, "create an inner map of")?;
-        let fd = data.fd().as_fd().try_clone_to_owned();
-        let fd = fd.path("duplicate", self.pins.map(MAP))?;
-        let ports = Map::from_map_data(data)
+    /// Writes a set's ports into its inner map.
+    fn fill(&self, inner: MapData, published: &PublishedSet) -> Result<(), DataplaneError> {
+        let mut ports = Map::from_map_data(inner)
             .and_then(DevMap::try_from)
-            .on_map(MAP, "create an inner map of")?;
-        Ok((ports, fd))
-    }
-
-    fn fill(
-        &self,
-        ports: &mut DevMap<MapData>,
-        published: &PublishedSet,
-    ) -> Result<(), DataplaneError> {
+            .on_map("SET_PORTS", "open an inner map of")?;
         for (slot, &ifindex) in published.ifindexes.iter().enumerate() {
             let slot = slot as u32;
             let clone = &self.programs.clone;
@@ -181,13 +180,32 @@ impl Dataplane {
             keys.push(*number);
             fds.push(data.fd().as_fd().as_raw_fd() as u32);
         }
+        // What is pinned is in force, at any time.
+        for number in &keys {
+            self.unpin_table(*number)?;
+        }
         sys::update_batch(self.maps.descriptors.steering.fd(), &keys, &fds)
-            .path("write", self.pins.map("STEERING"))
+            .path("write", self.pins.map("STEERING"))?;
+        for (number, table) in tables {
+            let path = self.pins.table(*number);
+            if let Some(data) = made.get(&table[..]) {
+                sys::pin(data.fd().as_fd(), &path).path("pin", &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn unpin_table(&self, number: u32) -> Result<(), DataplaneError> {
+        let path = self.pins.table(number);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.path("remove", path),
+        }
     }
 
     /// The steering table of a number, if there is one.
     pub fn table(&self, number: u32) -> Option<Vec<u32>> {
-        let table = self.maps.steering.get(&number, 0).ok()?;
+        let table = MapData::from_pin(self.pins.table(number)).ok()?;
         let mut buckets = Vec::new();
         let mut walk = sys::Walk::<u32, u32>::new(STEERING_BUCKETS as usize);
         // An array's entries come in the order of their numbers.
@@ -200,8 +218,9 @@ impl Dataplane {
     /// Takes a steering table away. Returns when no program uses it any more: the kernel waits for those that run
     /// (`maybe_wait_bpf_programs`, kernel/bpf/syscall.c), so that its number may be another's from now on.
     pub fn drop_table(&mut self, number: u32) -> Result<(), DataplaneError> {
+        self.unpin_table(number)?;
         match sys::delete(self.maps.descriptors.steering.fd(), number) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             deleted => deleted.path("delete from", self.pins.map("STEERING")),
         }
     }
