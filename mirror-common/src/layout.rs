@@ -8,6 +8,7 @@ use crate::{
     allowance::Allowance,
     event::Event,
     flow::{Flow, FlowKey, TcpFlow},
+    fragment::{FragmentKey, Fragmented},
     histogram::Histogram,
     instance::{Instance, Measures, Vitals},
     parked::Parked,
@@ -87,6 +88,18 @@ assert_offsets!(FlowKey {
     protocol: 19,
     client_port: 20,
     vni_port: 22,
+});
+assert_offsets!(Fragmented {
+    flow: 0,
+    first_s: 24,
+});
+assert_offsets!(FragmentKey {
+    source: 0,
+    destination: 16,
+    id: 32,
+    instance: 36,
+    protocol: 38,
+    pad: 39,
 });
 assert_offsets!(Histogram { sum: 0, counts: 8 });
 assert_offsets!(Instance {

@@ -12,6 +12,7 @@ pub mod counts;
 pub mod ethernet;
 pub mod event;
 pub mod flow;
+pub mod fragment;
 pub mod histogram;
 pub mod instance;
 mod layout;

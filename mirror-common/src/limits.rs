@@ -26,6 +26,8 @@ pub const MIRRORED_FLOWS: u32 = 1_048_576;
 pub const HALF_OPEN: u32 = 65_536;
 /// UDP and ICMP echo flows; least recently used go first.
 pub const DATAGRAM_FLOWS: u32 = 262_144;
+/// Datagrams whose first fragment has passed; least recently used go first.
+pub const FRAGMENTS: u32 = 16_384;
 /// Locks that the mirrored flows share, by hash; a power of two.
 pub const FLOW_LOCKS: u32 = 4096;
 /// Segments of mirrors that are kept for a takeover; a power of two.

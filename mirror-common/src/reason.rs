@@ -82,7 +82,7 @@ reasons! {
         BadHandshakeAck = "bad_handshake_ack",
         /// Shorter than its headers say, or otherwise malformed, dropped.
         Malformed = "malformed",
-        /// A fragment, dropped.
+        /// A fragment of TCP or of an ICMP message that is no echo, dropped.
         Fragment = "fragment",
         /// A protocol that cannot be steered, dropped.
         UnknownProtocol = "unknown_protocol",
@@ -102,6 +102,8 @@ reasons! {
         NoPort = "no_port",
         /// A SYN, or the first datagram of a flow, beyond what the VNI mirrors in a second: to one instance.
         MirrorLimit = "mirror_limit",
+        /// A later fragment of a datagram whose first was not seen before it, dropped.
+        FragmentUnknown = "fragment_unknown",
     }
 }
 

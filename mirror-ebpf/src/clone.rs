@@ -5,6 +5,7 @@ use aya_ebpf::programs::XdpContext;
 use mirror_common::{
     counts::NO_VNI,
     flow::{Flow, FlowKey, protocol},
+    fragment::CLIENT,
     limits::REPLICAS,
     plan::{self, Copy, Head},
     reason::Reason,
@@ -17,6 +18,7 @@ use mirror_common::{
 use crate::{
     Action,
     flow::{self, Found},
+    fragment,
     health::{self, World},
     icmp, lock,
     maps::{self, DATAGRAM_FLOWS, INSTANCES, Scratch, VNIS},
@@ -110,6 +112,12 @@ fn plan_for(ctx: &XdpContext, egress: u32, scratch: &mut Scratch) -> Option<()> 
     let (network, transport) = (&scratch.network, &scratch.transport);
     let world = &mut scratch.world;
     world.plan.head = Head::new(vni.vni, transport.offset(), 0);
+    if transport.is_later() {
+        let place = &mut scratch.fragment;
+        let key = fragment::follow(place, network, transport, CLIENT, Now::read()).ok()?;
+        trace::arrived(ctx, &key, NOBODY);
+        return datagram_copy(vni, &key, egress, world);
+    }
     match transport.protocol {
         protocol::TCP => {
             let header = &mut scratch.header;

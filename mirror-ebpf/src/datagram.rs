@@ -5,6 +5,7 @@ use aya_ebpf::programs::XdpContext;
 use mirror_common::{
     event::{cause, kind},
     flow::{Flow, FlowKey, protocol, state},
+    fragment::CLIENT,
     limits::REPLICAS,
     plan,
     reason::{Cold, Reason},
@@ -14,7 +15,7 @@ use mirror_common::{
 };
 
 use crate::{
-    Action, flow,
+    Action, flow, fragment,
     health::{self, World},
     limit,
     maps::{DATAGRAM_FLOWS, Scratch},
@@ -33,7 +34,7 @@ fn udp_ports(ctx: &XdpContext, transport: &Transport) -> Option<(u16, u16)> {
     Some(((ports >> 16) as u16, ports as u16))
 }
 
-/// Takes in a client's UDP datagram.
+/// Takes in a client's UDP datagram, or a later fragment of any.
 #[inline(always)]
 pub(crate) fn udp_from_client(
     ctx: &XdpContext,
@@ -42,14 +43,24 @@ pub(crate) fn udp_from_client(
     now: Now,
 ) -> Action {
     let (network, transport) = (&scratch.network, &scratch.transport);
-    let Some((source, destination)) = udp_ports(ctx, transport) else {
-        return report::drop(vni.vni, Reason::Malformed);
+    let place = &mut scratch.fragment;
+    let key = if transport.is_later() {
+        match fragment::follow(place, network, transport, CLIENT, now) {
+            Ok(key) => key,
+            Err(reason) => return report::drop(vni.vni, reason),
+        }
+    } else {
+        let Some((source, destination)) = udp_ports(ctx, transport) else {
+            return report::drop(vni.vni, Reason::Malformed);
+        };
+        let key = flow::key(vni, &network.source, protocol::UDP, source, destination);
+        fragment::note(place, network, transport, CLIENT, &key, now);
+        key
     };
-    let key = flow::key(vni, &network.source, protocol::UDP, source, destination);
     from_client(ctx, transport, vni, &key, false, now, &mut scratch.world)
 }
 
-/// Takes in an instance's UDP datagram.
+/// Takes in an instance's UDP datagram, or a later fragment of any.
 #[inline(always)]
 pub(crate) fn udp_from_replica(
     ctx: &XdpContext,
@@ -59,16 +70,21 @@ pub(crate) fn udp_from_replica(
     now: Now,
 ) -> Action {
     let (network, transport) = (&scratch.network, &scratch.transport);
-    let Some((source, destination)) = udp_ports(ctx, transport) else {
-        return report::drop(vni.vni, Reason::Malformed);
+    let place = &mut scratch.fragment;
+    let key = if transport.is_later() {
+        match fragment::follow(place, network, transport, instance, now) {
+            Ok(key) => key,
+            Err(reason) => return report::drop(vni.vni, reason),
+        }
+    } else {
+        let Some((source, destination)) = udp_ports(ctx, transport) else {
+            return report::drop(vni.vni, Reason::Malformed);
+        };
+        let client = &network.destination;
+        let key = flow::key(vni, client, protocol::UDP, destination, source);
+        fragment::note(place, network, transport, instance, &key, now);
+        key
     };
-    let key = flow::key(
-        vni,
-        &network.destination,
-        protocol::UDP,
-        destination,
-        source,
-    );
     from_replica(ctx, vni, &key, instance, now, &mut scratch.world)
 }
 

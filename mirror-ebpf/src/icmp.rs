@@ -5,6 +5,7 @@ use aya_ebpf::programs::XdpContext;
 use mirror_common::{
     checksum::Delta,
     flow::{Address, FlowKey, protocol},
+    fragment::CLIENT,
     limits::REPLICAS,
     plan,
     reason::Reason,
@@ -16,6 +17,7 @@ use mirror_common::{
 use crate::{
     Action, datagram,
     flow::{self, Found},
+    fragment,
     health::{self, World},
     maps::{DATAGRAM_FLOWS, Scratch},
     packet::{
@@ -80,8 +82,13 @@ pub(crate) fn from_client(ctx: &XdpContext, scratch: &mut Scratch, vni: &Vni, no
     match kind(network.is_v4(), number) {
         Kind::Echo => {
             let key = flow::key(vni, &network.source, transport.protocol, identifier, 0);
-            datagram::from_client(ctx, transport, vni, &key, true, now, world)
+            let place = &mut scratch.fragment;
+            fragment::note(place, network, transport, CLIENT, &key, now);
+            // One that is not put together is not answered.
+            let asks = !transport.is_fragment();
+            datagram::from_client(ctx, transport, vni, &key, asks, now, world)
         }
+        _ if transport.is_fragment() => report::drop(vni.vni, Reason::Fragment),
         Kind::Error => error_from_client(ctx, network, transport, vni, now, world),
         Kind::Local => report::pass(vni.vni, Reason::NotVni),
         Kind::EchoReply | Kind::Other => report::drop(vni.vni, Reason::UnknownProtocol),
@@ -105,8 +112,11 @@ pub(crate) fn from_replica(
     match kind(network.is_v4(), number) {
         Kind::EchoReply => {
             let key = flow::key(vni, &network.destination, transport.protocol, identifier, 0);
+            let place = &mut scratch.fragment;
+            fragment::note(place, network, transport, instance, &key, now);
             datagram::from_replica(ctx, vni, &key, instance, now, world)
         }
+        _ if transport.is_fragment() => report::drop(vni.vni, Reason::Fragment),
         Kind::Error => error_from_replica(ctx, scratch, vni, instance, now),
         Kind::Local => report::pass(vni.vni, Reason::NotVni),
         Kind::Echo | Kind::Other => report::drop(vni.vni, Reason::UnknownProtocol),
@@ -179,7 +189,11 @@ pub(crate) fn plan_for(
         let key = flow::key(vni, &network.source, transport.protocol, identifier, 0);
         return Some(Quoted {
             flow: Concerns::Datagram(key),
-            flags: plan::flag::ASKS,
+            flags: if transport.is_fragment() {
+                0
+            } else {
+                plan::flag::ASKS
+            },
             edges: 0,
         });
     }

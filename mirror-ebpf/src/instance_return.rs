@@ -39,6 +39,11 @@ pub(crate) fn run(ctx: &XdpContext) -> Action {
     }
     let now = Now::read();
     match scratch.transport.protocol {
+        protocol::TCP if scratch.transport.is_fragment() => report::drop(vni.vni, Reason::Fragment),
+        // There is nothing of its protocol in it.
+        _ if scratch.transport.is_later() => {
+            datagram::udp_from_replica(ctx, scratch, vni, instance, now)
+        }
         protocol::TCP => tcp::returned::receive(ctx, scratch, vni, instance, now),
         protocol::UDP => datagram::udp_from_replica(ctx, scratch, vni, instance, now),
         protocol::ICMP | protocol::ICMPV6 => icmp::from_replica(ctx, scratch, vni, instance, now),

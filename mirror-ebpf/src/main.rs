@@ -11,6 +11,7 @@
 mod clone;
 mod datagram;
 mod flow;
+mod fragment;
 mod health;
 mod icmp;
 mod instance_return;

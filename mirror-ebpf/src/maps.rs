@@ -13,6 +13,7 @@ use mirror_common::{
     counts::{self, Counts},
     event::Event,
     flow::{Flow, FlowKey, TcpFlow},
+    fragment::{FragmentKey, Fragmented},
     instance::{Instance, Measures, Vitals},
     limits,
     parked::Parked,
@@ -107,6 +108,10 @@ pub(crate) static HALF_OPEN: LruHashMap<FlowKey, TcpFlow, { limits::HALF_OPEN as
 pub(crate) static DATAGRAM_FLOWS: LruHashMap<FlowKey, Flow, { limits::DATAGRAM_FLOWS as usize }> =
     LruHashMap::new();
 
+#[btf_map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragmented, { limits::FRAGMENTS as usize }> =
+    LruHashMap::new();
+
 /// What is known of the packet at hand, and what else is too large for the stack of 512 bytes.
 ///
 /// Headers are kept here for the verifier's sake too: what it reads back from a map is unknown
@@ -121,6 +126,8 @@ pub(crate) struct Scratch {
     pub(crate) header: TcpHeader,
     pub(crate) world: World,
     pub(crate) stopwatch: Stopwatch,
+    /// The name of a fragment's datagram.
+    pub(crate) fragment: FragmentKey,
 }
 
 #[btf_map]

@@ -32,6 +32,9 @@ pub(crate) fn run(ctx: &XdpContext) -> Action {
     }
     let now = Now::read();
     match scratch.transport.protocol {
+        protocol::TCP if scratch.transport.is_fragment() => report::drop(vni.vni, Reason::Fragment),
+        // There is nothing of its protocol in it.
+        _ if scratch.transport.is_later() => datagram::udp_from_client(ctx, scratch, vni, now),
         protocol::TCP => tcp::from_client(ctx, scratch, vni, now),
         protocol::UDP => datagram::udp_from_client(ctx, scratch, vni, now),
         protocol::ICMP | protocol::ICMPV6 => icmp::from_client(ctx, scratch, vni, now),

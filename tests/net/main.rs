@@ -14,6 +14,7 @@ mod drain;
 mod events;
 mod flood;
 mod flows;
+mod fragments;
 mod handshake;
 mod hostile;
 mod input;

@@ -10,6 +10,7 @@ use mirror_common::reason::Reason;
 use crate::bench::{Bench, Program, Verdict, with_bench};
 use crate::conversation::{CLIENT_TS, Conversation, TS, canonical_seq};
 use crate::errors::{from_router, quote, too_big};
+use crate::fragments::cut;
 use crate::hosts::{A, B, FOUR, Family, PLAIN, VniHost, WEB};
 use crate::packet::{
     Envelope, Tcp, Wrapping, describe, odd_timestamps, sack, timestamps, without_outer_tag,
@@ -356,6 +357,29 @@ fn a_steered_frame_passes_the_clone_program_unchanged() {
                     Some(talk.to_instance(0).tcp(&talk.syn())),
                     "{mode:?}"
                 );
+            });
+        }
+    });
+}
+
+#[test]
+fn fragments_arrive_at_every_replica() {
+    with_bench(|bench| {
+        for mode in Mode::ALL {
+            mode.run(bench, |bench| {
+                for family in Family::ALL {
+                    bench.reset();
+                    let talk = Conversation::new(FOUR, family);
+                    let fragments = |envelope: Envelope| cut(&envelope.udp(&[b'q'; 192]), 1);
+                    for (number, frame) in fragments(talk.inbound()).iter().enumerate() {
+                        let seen = |slot: usize| fragments(talk.to_instance(slot)).remove(number);
+                        let by_slot = talk.instances().iter().enumerate();
+                        let expected: Vec<_> = by_slot
+                            .map(|(slot, &instance)| (instance, Some(seen(slot))))
+                            .collect();
+                        check_clones(bench, mode, frame, &expected);
+                    }
+                }
             });
         }
     });

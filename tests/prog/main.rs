@@ -19,6 +19,7 @@ mod datagrams;
 mod delivery;
 mod errors;
 mod flood;
+mod fragments;
 mod handshake;
 mod health;
 mod measures;

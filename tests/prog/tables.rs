@@ -14,6 +14,7 @@ use mirror_common::counts::{Counts, NO_VNI};
 use mirror_common::ethernet::Addresses;
 use mirror_common::event::Event;
 use mirror_common::flow::{Flow, FlowKey, TcpFlow};
+use mirror_common::fragment::{FragmentKey, Fragmented};
 use mirror_common::instance::{Instance, Measures, Vitals};
 use mirror_common::limits::{self, REPLICAS, STEERING_BUCKETS};
 use mirror_common::parked::{Parked, places};
@@ -29,7 +30,13 @@ use crate::network::Network;
 /// Capacity of the flow tables in these tests: enough, and soon looked through.
 pub(crate) const FLOWS_MAX: u32 = 512;
 /// The maps that get it.
-pub(crate) const FLOW_MAPS: [&str; 4] = ["FLOWS", "MIRRORED_FLOWS", "HALF_OPEN", "DATAGRAM_FLOWS"];
+pub(crate) const FLOW_MAPS: [&str; 5] = [
+    "FLOWS",
+    "MIRRORED_FLOWS",
+    "HALF_OPEN",
+    "DATAGRAM_FLOWS",
+    "FRAGMENTS",
+];
 
 /// Where a flow is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +69,7 @@ pub(crate) struct Tables {
     pub(crate) half_open: HashMap<MapData, FlowKey, TcpFlow>,
     pub(crate) datagrams: HashMap<MapData, FlowKey, Flow>,
     allowances: Array<MapData, Allowance>,
+    fragments: HashMap<MapData, FragmentKey, Fragmented>,
     measures: PerCpuArray<MapData, Measures>,
     parked: Array<MapData, Parked>,
     counters: PerCpuArray<MapData, Counts>,
@@ -156,6 +164,7 @@ impl Tables {
             half_open: take(ebpf, "HALF_OPEN")?,
             datagrams: take(ebpf, "DATAGRAM_FLOWS")?,
             allowances: take(ebpf, "ALLOWANCES")?,
+            fragments: take(ebpf, "FRAGMENTS")?,
             measures: take(ebpf, "MEASURES")?,
             parked: take(ebpf, "PARKED")?,
             counters: take(ebpf, "COUNTERS")?,
@@ -173,6 +182,7 @@ impl Tables {
         clear(&mut self.mirrored)?;
         clear(&mut self.half_open)?;
         clear(&mut self.datagrams)?;
+        clear(&mut self.fragments)?;
         while self.events.next().is_some() {}
         for vni in VNIS {
             self.allow(vni, Allowance::new(None));
@@ -200,6 +210,20 @@ impl Tables {
     /// What it may.
     pub(crate) fn allowance(&self, vni: VniHost) -> Allowance {
         self.allowances.get(&u32::from(vni.number), 0).unwrap()
+    }
+
+    /// How many datagrams' first fragments are remembered.
+    pub(crate) fn fragments(&self) -> usize {
+        self.fragments.keys().count()
+    }
+
+    /// Has them come so much earlier.
+    pub(crate) fn age_fragments(&mut self, seconds: u32) {
+        let all: Result<Vec<_>, _> = self.fragments.iter().collect();
+        for (key, mut first) in all.unwrap() {
+            first.first_s = first.first_s.wrapping_sub(seconds);
+            self.fragments.insert(key, first, 0).unwrap();
+        }
     }
 
     /// Counters of all VNIs together, by reason.
@@ -318,8 +342,8 @@ fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Resul
     M::try_from(map).with_context(|| format!("map {name}"))
 }
 
-fn clear<V: aya::Pod>(map: &mut HashMap<MapData, FlowKey, V>) -> Result<()> {
-    let keys: Result<Vec<FlowKey>, _> = map.keys().collect();
+fn clear<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<MapData, K, V>) -> Result<()> {
+    let keys: Result<Vec<K>, _> = map.keys().collect();
     for key in keys? {
         map.remove(&key)?;
     }

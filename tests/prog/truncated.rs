@@ -2,6 +2,7 @@
 //! are nobody's, else dropped, always counted, never a trace in a map.
 
 use etherparse::{Icmpv4Type, Icmpv6Type, PacketHeaders, TransportHeader};
+use mirror_common::flow::protocol::{ICMP, ICMPV6, TCP};
 use mirror_common::reason::Reason;
 
 use crate::bench::{Bench, Program, Verdict, with_bench};
@@ -146,31 +147,47 @@ fn headers_of_another_version_or_length_are_refused() {
 }
 
 #[test]
-fn fragments_are_dropped_under_their_own_name() {
+fn fragments_that_cannot_be_followed_are_dropped_under_their_own_names() {
     with_bench(|bench| {
         let specimens = collect(bench);
         let before = bench.tables.snapshot().unwrap();
         for specimen in &specimens {
-            let (v4, ip) = ip_header(&specimen.frame);
-            if v4 {
-                // More fragments; the last one; a middle one.
-                let frames = [0x2000_u16, 0x0001, 0x2004, 0x1fff].map(|field| {
-                    let mut frame = specimen.frame.clone();
-                    frame[ip + 6..ip + 8].copy_from_slice(&field.to_be_bytes());
-                    (frame, Reason::Fragment)
-                });
-                refuse(bench, specimen, &frames);
-            } else {
-                let mut frame = specimen.frame.clone();
-                let next = std::mem::replace(&mut frame[ip + 6], 44);
-                let header = [next, 0, 0, 1, 0, 0, 0, 7];
-                frame.splice(ip + 40..ip + 40, header);
-                lengthen(&mut frame, ip, header.len());
-                refuse(bench, specimen, &[(frame, Reason::Fragment)]);
+            // The first one; the last one; a middle one.
+            for field in [0x2000_u16, 0x0001, 0x2004, 0x1fff] {
+                let reason = match (field, next_protocol(&specimen.frame)) {
+                    (_, TCP) => Reason::Fragment,
+                    (0x2000, ICMP | ICMPV6) if is_error(&specimen.frame) => Reason::Fragment,
+                    // It can be, or what its protocol is comes behind other headers.
+                    (0x2000, _) => continue,
+                    _ => Reason::FragmentUnknown,
+                };
+                let frame = fragment_header(&specimen.frame, field);
+                refuse(bench, specimen, &[(frame, reason)]);
             }
         }
         assert_eq!(bench.tables.snapshot().unwrap(), before);
     });
+}
+
+/// The protocol that the IP header names.
+fn next_protocol(frame: &[u8]) -> u8 {
+    let (v4, ip) = ip_header(frame);
+    frame[ip + if v4 { 9 } else { 6 }]
+}
+
+/// The frame with this field for fragments: IPv4's in its header, IPv6's in one behind the fixed header.
+fn fragment_header(frame: &[u8], field: u16) -> Vec<u8> {
+    let (v4, ip) = ip_header(frame);
+    let mut frame = frame.to_vec();
+    if v4 {
+        frame[ip + 6..ip + 8].copy_from_slice(&field.to_be_bytes());
+        return frame;
+    }
+    let next = std::mem::replace(&mut frame[ip + 6], 44);
+    let [high, low] = field.rotate_left(3).to_be_bytes();
+    frame.splice(ip + 40..ip + 40, [next, 0, high, low, 0, 0, 0, 7]);
+    lengthen(&mut frame, ip, 8);
+    frame
 }
 
 fn lengthen(frame: &mut [u8], ip: usize, by: usize) {

@@ -68,7 +68,20 @@ pub(crate) struct Transport {
     offset: u16,
     end: u16,
     pub(crate) protocol: u8,
-    pad: [u8; 3],
+    /// One of [`part`].
+    part: u8,
+    pad: [u8; 2],
+    /// The datagram's identification, if this is a fragment.
+    pub(crate) id: u32,
+}
+
+/// What of a datagram a packet is.
+mod part {
+    pub(super) const WHOLE: u8 = 0;
+    /// Its beginning, with the transport header.
+    pub(super) const FIRST: u8 = 1;
+    /// Something of what is behind that.
+    pub(super) const LATER: u8 = 2;
 }
 
 impl Transport {
@@ -82,6 +95,36 @@ impl Transport {
     #[inline(always)]
     pub(crate) fn length(&self) -> u16 {
         self.end.wrapping_sub(self.offset)
+    }
+
+    /// Whether it is a fragment at all.
+    #[inline(always)]
+    pub(crate) fn is_fragment(&self) -> bool {
+        self.part != part::WHOLE
+    }
+
+    /// Whether it is the first fragment of a datagram.
+    #[inline(always)]
+    pub(crate) fn is_first(&self) -> bool {
+        self.part == part::FIRST
+    }
+
+    /// Whether it is another fragment: there is no transport header.
+    #[inline(always)]
+    pub(crate) fn is_later(&self) -> bool {
+        self.part == part::LATER
+    }
+
+    /// Takes in where a fragment is in its datagram, and whether more of it follow.
+    #[inline(always)]
+    fn set_part(&mut self, place: u16, more: bool, id: u32) {
+        self.part = match (place, more) {
+            // All of it (RFC 6946).
+            (0, false) => part::WHOLE,
+            (0, true) => part::FIRST,
+            _ => part::LATER,
+        };
+        self.id = id;
     }
 
     /// Whether so many bytes belong to the packet.
@@ -143,8 +186,9 @@ pub(crate) fn transport(
     } else {
         transport_v6(ctx, network.offset(), found)?;
     }
+    let least = if found.is_later() { 1 } else { TRANSPORT_MIN };
     if found.offset >= OFFSET_MAX
-        || found.offset + TRANSPORT_MIN > found.end
+        || found.offset + least > found.end
         || usize::from(found.end) > super::length(ctx)
     {
         return Err(Reason::Malformed);
@@ -152,18 +196,19 @@ pub(crate) fn transport(
     Ok(())
 }
 
-/// The transport header behind an IPv4 header. Fragments are not for us: only the first has
-/// ports.
+/// The transport header behind an IPv4 header.
 #[inline(always)]
 fn transport_v4(ctx: &XdpContext, offset: usize, found: &mut Transport) -> Result<(), Reason> {
-    const MORE_FRAGMENTS_OR_OFFSET: u16 = 0x3fff_u16.to_be();
+    const MORE_FRAGMENTS: u16 = 0x2000;
+    const FRAGMENT_OFFSET: u16 = 0x1fff;
     let header = at(ctx, offset, 20).ok_or(Reason::Malformed)?;
     // SAFETY: 20 bytes are there.
-    let (version, total, fragment, protocol) = unsafe {
+    let (version, total, id, fragment, protocol) = unsafe {
         (
             header.load8::<0>(),
             u16::from_be(header.load16::<2>()),
-            header.load16::<6>(),
+            header.load16::<4>(),
+            u16::from_be(header.load16::<6>()),
             header.load8::<9>(),
         )
     };
@@ -171,9 +216,8 @@ fn transport_v4(ctx: &XdpContext, offset: usize, found: &mut Transport) -> Resul
     if version >> 4 != 4 || length < 20 {
         return Err(Reason::Malformed);
     }
-    if fragment & MORE_FRAGMENTS_OR_OFFSET != 0 {
-        return Err(Reason::Fragment);
-    }
+    let (at, more) = (fragment & FRAGMENT_OFFSET, fragment & MORE_FRAGMENTS != 0);
+    found.set_part(at, more, u32::from(id));
     found.offset = offset as u16 + length;
     found.end = (offset as u16)
         .checked_add(total)
@@ -197,10 +241,29 @@ fn transport_v6(ctx: &XdpContext, offset: usize, found: &mut Transport) -> Resul
         .checked_add(payload)
         .ok_or(Reason::Malformed)?;
     found.protocol = protocol;
+    found.part = part::WHOLE;
     for _ in 0..IPV6_EXTENSIONS {
         let protocol = found.protocol;
+        if found.is_later() {
+            break;
+        }
         if protocol == FRAGMENT {
-            return Err(Reason::Fragment);
+            if found.offset >= OFFSET_MAX {
+                return Err(Reason::Malformed);
+            }
+            let fragment = at(ctx, found.offset(), 8).ok_or(Reason::Malformed)?;
+            // SAFETY: 8 bytes are there.
+            let (next, place, id) = unsafe {
+                (
+                    fragment.load8::<0>(),
+                    u16::from_be(fragment.load16::<2>()),
+                    fragment.load32::<4>(),
+                )
+            };
+            found.protocol = next;
+            found.offset += 8;
+            found.set_part(place >> 3, place & 1 != 0, id);
+            continue;
         }
         if protocol != HOP_BY_HOP && protocol != ROUTING && protocol != DESTINATION {
             break;

@@ -17,7 +17,7 @@ const QUIET_LIMIT: Duration = Duration::from_secs(10);
 /// So many looks in a row that see the same are quiet.
 const QUIET_LOOKS: usize = 40;
 /// What became of a frame that one of the host's programs was given: each gets exactly one of these.
-const VERDICTS: [&str; 24] = [
+const VERDICTS: [&str; 25] = [
     "not_vni",
     "steered",
     "cloned",
@@ -37,6 +37,7 @@ const VERDICTS: [&str; 24] = [
     "bad_handshake_ack",
     "malformed",
     "fragment",
+    "fragment_unknown",
     "unknown_protocol",
     "partial_checksum",
     "too_large_to_clone",

@@ -4,6 +4,7 @@
 mod address;
 pub mod delay;
 pub mod ethtool;
+pub mod fragments;
 mod link;
 pub mod packet;
 pub mod sysctl;
