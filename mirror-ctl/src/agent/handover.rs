@@ -29,7 +29,7 @@ const CONFIG: &str = "config.toml";
 const HANDOVER: &str = "handover.json";
 const ENDED: &str = "ended.json";
 /// The running program, also after its file was replaced.
-const OWN_PROGRAM: &str = "/proc/self/exe";
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// What the next version is told.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

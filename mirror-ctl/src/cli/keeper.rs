@@ -17,7 +17,7 @@ use super::{ask::small_runtime, logging, service};
 use crate::{
     agent::{
         End, Keeping,
-        handover::{self, Ended},
+        handover::{self, Ended, OWN_PROGRAM},
         predecessor,
     },
     api::{Listeners, Socket},
@@ -27,8 +27,6 @@ use crate::{
 
 /// It has to adopt what is pinned, as any agent that starts; the service manager's patience is not much longer.
 const READY_MAX: Duration = Duration::from_secs(5);
-/// The running program, also after its file was replaced.
-const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// Looks after the flows that a folder is about, until they have ended.
 pub(super) fn run(folder: &Path) -> Result<()> {

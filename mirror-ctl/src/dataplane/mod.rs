@@ -2,7 +2,8 @@
 //! their maps. The only module that knows aya, and the only one with unsafe code.
 //!
 //! State lives in pinned maps, so that it outlives the agent. Under the pin directory:
-//! `maps/NAME`, `programs/NAME` and `links/IFINDEX`; in `draining` the version before, while its flows end.
+//! `maps/NAME`, with the inner ones in `maps/sets` and `maps/tables`, `programs/NAME` and `links/IFINDEX`; in `draining` the version
+//! before, while its flows end.
 
 mod attach;
 mod debug;
