@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use etherparse::PacketBuilder;
 use testbed::agent::Agent;
+use testbed::clock::wait_until;
 use testbed::net::{MacAddr, fragments, packet};
 use testbed::topology::{Family, HOST_LINK, Instance, Topology};
 
@@ -131,13 +132,18 @@ fn large_datagrams_are_answered_once() {
                 client.send(b"last").unwrap();
                 check_answer(&client, b"last");
             }
+            // Every replica is told everything; a mirror may well be the last to hear it.
+            let told = || servers.told.load(Ordering::Relaxed);
+            wait_until("every replica", LIMIT, || {
+                Ok((told() >= 3 * 2 * 7).then_some(()))
+            })
+            .unwrap_or_else(|error| panic!("{mode}: {error}, told {}", told()));
         });
+        assert_eq!(servers.told.load(Ordering::Relaxed), 3 * 2 * 7, "{mode}");
         assert_eq!(counted(&agent, "fragment_unknown"), 0, "{mode}");
         let flows = agent.flows().unwrap();
         let warm = flows.iter().filter(|flow| flow.has_warm_mirror()).count();
         assert_eq!((flows.len(), warm), (2, 2), "{flows:?}");
-        // Every replica was told everything.
-        assert_eq!(servers.told.load(Ordering::Relaxed), 3 * 2 * 7, "{mode}");
     }
 }
 
