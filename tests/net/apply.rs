@@ -11,7 +11,7 @@ use crate::support::{LIMIT, Site, check_whole, wait_replies};
 #[test]
 fn another_configuration_is_applied_under_traffic_and_kept() {
     let site = Site::new(3);
-    let mut config = site.topology.config();
+    let mut config = site.config();
     config.instance.truncate(2);
     let mut agent = site.agent(&config);
     let mut client = site.client(Family::V4, 30);
@@ -20,7 +20,7 @@ fn another_configuration_is_applied_under_traffic_and_kept() {
     let before = fs::read_to_string(&own).unwrap();
 
     // A third instance, and another weight.
-    let mut wanted = site.topology.config();
+    let mut wanted = site.config();
     wanted.instance[0].weight = 50;
     let new = site.topology.dir().join("new.toml");
     wanted.write(&new).unwrap();
@@ -66,8 +66,8 @@ fn another_configuration_is_applied_under_traffic_and_kept() {
 #[test]
 fn what_cannot_be_changed_is_refused_and_who_tried_is_written_down() {
     let site = Site::new(2);
-    let agent = site.agent(&site.topology.config());
-    let mut wanted = site.topology.config();
+    let agent = site.agent(&site.config());
+    let mut wanted = site.config();
     wanted.agent.metrics = Some("127.0.0.1:9477".to_owned());
     let new = site.topology.dir().join("new.toml");
     wanted.write(&new).unwrap();

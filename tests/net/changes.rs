@@ -3,11 +3,11 @@
 
 use testbed::changes::Change;
 
-use crate::support::alone;
+use crate::turns;
 
 #[track_caller]
 fn check(change: Change) {
-    let _alone = alone();
+    let _turn = turns::alone();
     let found = change.run().unwrap();
     println!(
         "{change:?}: took {} ms, {} datagrams and their answers in {} ms, longest wait {} ms, {:?}",
@@ -18,7 +18,9 @@ fn check(change: Change) {
         found.counted
     );
     assert_eq!(found.amiss(), Vec::<String>::new(), "{found:?}");
-    assert_eq!(found.noticed(), 0, "{found:?}");
+    // Who waited although no timer fired waited for the processor.
+    let noticed = found.noticed();
+    assert!(noticed == 0 || found.counted.timers == 0, "{found:?}");
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn udp_is_answered_once() {
     for mode in ["native", "generic"] {
         let site = Site::new(3);
         site.topology.forward().unwrap();
-        let _agent = site.agent(&site.topology.config().with_mode(mode).with_mirrors(2));
+        let _agent = site.agent(&site.config().with_mode(mode).with_mirrors(2));
         for family in Family::ALL {
             let arguments = [
                 "--udp",
@@ -44,7 +44,7 @@ fn echo_is_answered_once() {
     for mode in ["native", "generic"] {
         let site = Site::new(3);
         site.topology.forward().unwrap();
-        let _agent = site.agent(&site.topology.config().with_mode(mode).with_mirrors(2));
+        let _agent = site.agent(&site.config().with_mode(mode).with_mirrors(2));
         for family in Family::ALL {
             let answers = ping(&site.topology.client, family);
             assert_eq!(answers, (0..PINGS).collect::<Vec<_>>(), "{family:?} {mode}");
@@ -55,7 +55,7 @@ fn echo_is_answered_once() {
 #[test]
 fn other_traffic_passes_untouched() {
     let site = Site::new(2);
-    let _agent = site.agent(&site.topology.config());
+    let _agent = site.agent(&site.config());
     for family in Family::ALL {
         // The VNI host itself, an address that is no VNI, from the client and from an instance.
         let instance = &site.topology.instances[0];

@@ -9,7 +9,8 @@ use testbed::clock::wait_until;
 use testbed::topology::{Family, Instance, Topology};
 use testbed::traffic::program::service;
 
-use crate::support::{LIMIT, alone};
+use crate::support::LIMIT;
+use crate::turns;
 
 /// A server on an instance that answers each byte with these, until its only connection ends.
 fn answer(instance: &Instance, family: Family, answer: &'static [u8]) -> thread::JoinHandle<()> {
@@ -25,11 +26,11 @@ fn answer(instance: &Instance, family: Family, answer: &'static [u8]) -> thread:
 /// Asks three times and says what became of the mirror.
 #[track_caller]
 fn ask(family: Family, mode: &str, answers: [&'static [u8]; 2]) -> Flow {
-    let _alone = alone();
+    let _turn = turns::beside();
     let topology = Topology::create(2).unwrap();
     let pairs = topology.instances.iter().zip(answers);
     let servers: Vec<_> = pairs.map(|(i, a)| answer(i, family, a)).collect();
-    let config = topology.config().with_mode(mode);
+    let config = topology.config().patient().with_mode(mode);
     let agent = Agent::start(&topology, &config).unwrap();
     let connect = || TcpStream::connect(service(family));
     let mut connection = topology.client.run(connect).unwrap().unwrap();

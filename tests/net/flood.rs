@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use testbed::agent::{Agent, Flow};
-use testbed::clock::{monotonic_ns, wait_until};
+use testbed::clock::wait_until;
 use testbed::full;
 use testbed::net::configure;
 use testbed::net::delay::Delay;
@@ -16,7 +16,7 @@ use testbed::net::packet::SynTally;
 use testbed::topology::{Family, HOST_LINK, Instance, Topology};
 use testbed::traffic::program::{Client, PORT, service};
 
-use crate::support::{LIMIT, Site, check_unnoticed, check_whole, wait_replies};
+use crate::support::{LIMIT, Site, calmly, check_whole, wait_replies};
 use source::Flood;
 
 /// Connections that are there before the flood.
@@ -65,18 +65,18 @@ fn check(family: Family, mode: &str) {
     let flood = Flood {
         family,
         port: PORT,
-        syns: 40_000,
-        per_s: 20_000,
+        syns: 10_000,
+        per_s: 5_000,
     };
-    let site = Site::new(2);
-    let mut config = site.topology.config().with_mode(mode);
+    let site = Site::alone(2);
+    let mut config = site.config().with_mode(mode);
     config.vni[0].mirrored_per_s = Some(PER_S);
     let agent = site.agent(&config);
     let mut client = site.client(family, BEFORE);
     agent.wait_warm(BEFORE, LIMIT).unwrap();
     let (since, limited) = (agent.last_event().unwrap(), counted(&agent, "mirror_limit"));
     let tallies = tallies(&site);
-    client.mark(monotonic_ns()).unwrap();
+    let calm = site.calm();
     let (took, during) = thread::scope(|scope| {
         let flood = scope.spawn(|| flood.run(&site.topology));
         wait_until("the limit", LIMIT, || {
@@ -87,18 +87,18 @@ fn check(family: Family, mode: &str) {
         wait_replies(&mut client, 200);
         (flood.join().unwrap(), during)
     });
-    // Each SYN once, and so many of them a second time: the clients' own are among them.
+    // Each SYN that was limited came to an instance once, the others twice; the clients' own are among them. On a busy
+    // machine some get lost in the kernel's queues, and are neither.
     let syns: u64 = tallies.iter().map(|tally| tally.take().unwrap()).sum();
     let sent = u64::from(flood.syns) + DURING as u64;
     let allowed = (f64::from(PER_S) * (1.0 + took.as_secs_f64())).ceil() as u64;
-    let mirrored = syns.saturating_sub(u64::from(flood.syns));
-    assert!(syns > sent - sent / 20, "{syns} of {sent} came");
-    assert!(
-        mirrored <= allowed + DURING as u64,
-        "{mirrored} of {allowed} in {took:?}"
-    );
     let limited = counted(&agent, "mirror_limit") - limited;
-    assert!(limited >= sent - sent / 20 - allowed, "{limited} of {sent}");
+    assert!(limited > sent / 2, "{limited} of {sent} were limited");
+    assert!(
+        syns <= limited + 2 * (allowed + DURING as u64),
+        "{syns} came, {limited} of them limited, {allowed} allowed in {took:?}"
+    );
+    let mirrored = syns.saturating_sub(limited) / 2;
     println!(
         "{family:?} {mode}: {syns} SYNs of {sent} came to instances in {took:?}, {mirrored} as copies ({allowed} allowed), {limited} without mirrors"
     );
@@ -121,17 +121,17 @@ fn check(family: Family, mode: &str) {
     check_calm(&agent, since, BEFORE + DURING);
     wait_replies(&mut client, 200);
     check_whole(&during.finish().unwrap(), DURING);
-    check_unnoticed(&client.finish().unwrap(), BEFORE);
+    calm.check(&client.finish().unwrap(), BEFORE);
 }
 
 #[test]
 fn a_flood_of_syns_is_not_multiplied_ipv4_native() {
-    check(Family::V4, "native");
+    calmly(|| check(Family::V4, "native"));
 }
 
 #[test]
 fn a_flood_of_syns_is_not_multiplied_ipv6_generic() {
-    check(Family::V6, "generic");
+    calmly(|| check(Family::V6, "generic"));
 }
 
 /// Has what the clients' host sends to the VNI take so much longer.
@@ -157,10 +157,10 @@ fn delay(topology: &Topology, time: Duration) -> Delay {
 #[test]
 fn a_client_whose_handshake_is_pushed_out_is_connected_all_the_same() {
     const CONNECTIONS: usize = 10;
-    let site = Site::new(2);
-    let agent = site.agent(&site.topology.config());
+    let site = Site::alone(2);
+    let agent = site.agent(&site.config());
     // Less than a SYN's retransmission time.
-    let _line = delay(&site.topology, Duration::from_millis(700));
+    let _line = delay(&site.topology, Duration::from_millis(500));
     let mut client = thread::scope(|scope| {
         let pins = site.topology.pin_dir();
         let push_out = scope.spawn(move || {
@@ -191,59 +191,61 @@ fn a_client_whose_handshake_is_pushed_out_is_connected_all_the_same() {
 /// instance out.
 #[test]
 fn refusals_count_when_the_client_is_heard_again() {
-    let site = Site::new(3);
-    let agent = site.agent(&site.topology.config());
-    let mut client = site.client(Family::V4, BEFORE);
-    agent.wait_warm(BEFORE, LIMIT).unwrap();
-    // On b and c, and not on a.
-    let at = SocketAddr::new(Family::V4.vni(), OTHER_PORT);
-    let listen = |i: &Instance| i.namespace.run(|| TcpListener::bind(at)).unwrap().unwrap();
-    let _listeners: Vec<_> = site.topology.instances[1..].iter().map(listen).collect();
-    let flood = Flood {
-        family: Family::V4,
-        port: OTHER_PORT,
-        syns: 1_000,
-        per_s: 1_000,
-    };
-    client.mark(monotonic_ns()).unwrap();
-    let before = counted(&agent, "takeover");
-    flood.run(&site.topology);
-    let moved = counted(&agent, "takeover") - before;
-    assert!(
-        moved > 200,
-        "{moved} of {} were refused and moved",
-        flood.syns
-    );
-    wait_replies(&mut client, 300);
-    let instances = agent.instances().unwrap();
-    assert!(instances.iter().all(|i| i.state == "up"), "{instances:?}");
-    let flows = agent.wait_warm(BEFORE, LIMIT).unwrap();
-    let moved = |flow: &&Flow| flow.takeovers > 0 && flow.state == "established";
-    assert_eq!(flows.iter().filter(moved).count(), 0);
-    check_unnoticed(&client.finish().unwrap(), BEFORE);
+    calmly(|| {
+        let site = Site::alone(3);
+        let agent = site.agent(&site.config());
+        let mut client = site.client(Family::V4, BEFORE);
+        agent.wait_warm(BEFORE, LIMIT).unwrap();
+        // On b and c, and not on a.
+        let at = SocketAddr::new(Family::V4.vni(), OTHER_PORT);
+        let listen = |i: &Instance| i.namespace.run(|| TcpListener::bind(at)).unwrap().unwrap();
+        let _listeners: Vec<_> = site.topology.instances[1..].iter().map(listen).collect();
+        let flood = Flood {
+            family: Family::V4,
+            port: OTHER_PORT,
+            syns: 1_000,
+            per_s: 1_000,
+        };
+        let calm = site.calm();
+        let before = counted(&agent, "takeover");
+        flood.run(&site.topology);
+        let moved = counted(&agent, "takeover") - before;
+        assert!(
+            moved > 200,
+            "{moved} of {} were refused and moved",
+            flood.syns
+        );
+        wait_replies(&mut client, 300);
+        let instances = agent.instances().unwrap();
+        assert!(instances.iter().all(|i| i.state == "up"), "{instances:?}");
+        let flows = agent.wait_warm(BEFORE, LIMIT).unwrap();
+        let moved = |flow: &&Flow| flow.takeovers > 0 && flow.state == "established";
+        assert_eq!(flows.iter().filter(moved).count(), 0);
+        calm.check(&client.finish().unwrap(), BEFORE);
 
-    let connect = || {
-        thread::scope(|scope| {
-            let one = || TcpStream::connect(at).unwrap();
-            let all: Vec<_> = (0..40).map(|_| scope.spawn(one)).collect();
-            all.into_iter()
-                .map(|one| one.join().unwrap())
-                .collect::<Vec<_>>()
+        let connect = || {
+            thread::scope(|scope| {
+                let one = || TcpStream::connect(at).unwrap();
+                let all: Vec<_> = (0..40).map(|_| scope.spawn(one)).collect();
+                all.into_iter()
+                    .map(|one| one.join().unwrap())
+                    .collect::<Vec<_>>()
+            })
+        };
+        let _streams = site.topology.client.run(connect).unwrap();
+        wait_until("a's service to be given up", LIMIT, || {
+            let instances = agent.instances()?;
+            let is_out = |i: &testbed::agent::InstanceStatus| i.name == "a" && i.state == "dead";
+            Ok(instances.iter().any(is_out).then_some(()))
         })
-    };
-    let _streams = site.topology.client.run(connect).unwrap();
-    wait_until("a's service to be given up", LIMIT, || {
-        let instances = agent.instances()?;
-        let is_out = |i: &testbed::agent::InstanceStatus| i.name == "a" && i.state == "dead";
-        Ok(instances.iter().any(is_out).then_some(()))
-    })
-    .unwrap();
+        .unwrap();
+    });
 }
 
 #[test]
 fn another_limit_counts_at_once() {
     let site = Site::new(2);
-    let mut config = site.topology.config();
+    let mut config = site.config();
     config.vni[0].mirrored_per_s = Some(1);
     let agent = site.agent(&config);
     let first = site.client(Family::V4, 10);

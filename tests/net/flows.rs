@@ -26,7 +26,7 @@ fn active_on(flows: &[Flow], instance: &str) -> usize {
 #[test]
 fn an_unmirrored_vni_is_served_by_one_instance_a_flow() {
     let site = Site::new(2);
-    let agent = site.agent(&site.topology.config().with_mirrors(0));
+    let agent = site.agent(&site.config().with_mirrors(0));
     for family in Family::ALL {
         let mut client = site.client(family, 20);
         wait_replies(&mut client, 200);
@@ -45,7 +45,7 @@ fn an_unmirrored_vni_is_served_by_one_instance_a_flow() {
 #[test]
 fn an_evacuated_instance_is_a_warm_mirror_until_it_is_restored() {
     let site = Site::new(2);
-    let agent = site.agent(&site.topology.config());
+    let agent = site.agent(&site.config());
     let mut client = site.client(Family::V4, 30);
     let flows = agent.wait_warm(30, LIMIT).unwrap();
     assert!(active_on(&flows, "a") > 0);
@@ -88,7 +88,7 @@ fn an_evacuated_instance_is_a_warm_mirror_until_it_is_restored() {
 #[test]
 fn the_last_instance_is_not_evacuated() {
     let site = Site::new(1);
-    let agent = site.agent(&site.topology.config().with_mirrors(0));
+    let agent = site.agent(&site.config().with_mirrors(0));
     let client = site.client(Family::V4, 4);
     assert!(agent.act("evacuate", "a").is_err());
     check_whole(&client.finish().unwrap(), 4);
@@ -98,7 +98,7 @@ fn the_last_instance_is_not_evacuated() {
 #[track_caller]
 fn lose(on_loss: &str) -> (u64, usize) {
     let site = Site::new(2);
-    let mut config = site.topology.config().with_mirrors(0);
+    let mut config = site.config().with_mirrors(0);
     config.vni[0].on_loss = Some(on_loss.into());
     let agent = site.agent(&config);
     let mut client = site.client(Family::V4, 20);
@@ -137,7 +137,7 @@ fn a_flow_without_a_mirror_is_reset_at_once() {
 fn without_an_instance_a_client_is_refused_at_once() {
     for mode in ["native", "generic"] {
         let site = Site::new(1);
-        let config = site.topology.config().with_mirrors(0).with_mode(mode);
+        let config = site.config().with_mirrors(0).with_mode(mode);
         let agent = site.agent(&config);
         site.topology.instances[0].link_down().unwrap();
         wait_until("the agent to notice", LIMIT, || {
@@ -164,7 +164,7 @@ fn all_flows_of_a_full_table_are_told_in_little_memory() {
     const FLOWS: u32 = 200_000;
     const GROWTH_MAX: u64 = 16 << 20;
     let site = Site::new(2);
-    let agent = site.agent(&site.topology.config());
+    let agent = site.agent(&site.config());
     let mut client = site.client(Family::V4, 20);
     agent.wait_warm(20, LIMIT).unwrap();
     let flows = full::fill(&site.topology.pin_dir(), FLOWS).unwrap();

@@ -9,10 +9,9 @@ use std::thread;
 
 use fastrand::Rng;
 use testbed::agent::Agent;
-use testbed::clock::monotonic_ns;
 use testbed::topology::Family;
 
-use crate::support::{LIMIT, Site, check_unnoticed, wait_replies};
+use crate::support::{LIMIT, Site, calmly, wait_replies};
 
 const SEED: u64 = 0x5eed_0a91;
 const REQUESTS: usize = 1_000;
@@ -147,27 +146,29 @@ fn state(agent: &Agent<'_>) -> String {
 
 #[test]
 fn requests_that_keep_to_nothing_change_nothing() {
-    let site = Site::new(2);
-    let config = site.topology.config();
-    let mut agent = site.agent(&config);
-    let mut client = site.client(Family::V4, 20);
-    agent.wait_warm(20, LIMIT).unwrap();
-    let before = state(&agent);
-    client.mark(monotonic_ns()).unwrap();
-    let mut rng = Rng::with_seed(SEED);
-    let mut met = [0; 6];
-    for _ in 0..REQUESTS {
-        let bytes = connection(&mut rng);
-        for code in codes(&send(&config.agent.socket, &bytes)) {
-            assert!(code < 500, "{code}: {}", shown(&bytes));
-            met[usize::from(code / 100)] += 1;
+    calmly(|| {
+        let site = Site::alone(2);
+        let config = site.config();
+        let mut agent = site.agent(&config);
+        let mut client = site.client(Family::V4, 20);
+        agent.wait_warm(20, LIMIT).unwrap();
+        let before = state(&agent);
+        let calm = site.calm();
+        let mut rng = Rng::with_seed(SEED);
+        let mut met = [0; 6];
+        for _ in 0..REQUESTS {
+            let bytes = connection(&mut rng);
+            for code in codes(&send(&config.agent.socket, &bytes)) {
+                assert!(code < 500, "{code}: {}", shown(&bytes));
+                met[usize::from(code / 100)] += 1;
+            }
         }
-    }
-    // Some were right all the same, and some were not.
-    assert!(met[2] > 100 && met[4] > 100, "{met:?}");
-    assert_eq!(state(&agent), before);
-    agent.check_alive().unwrap();
-    assert!(!agent.said().contains("panicked"), "{}", agent.said());
-    wait_replies(&mut client, 50);
-    check_unnoticed(&client.finish().unwrap(), 20);
+        // Some were right all the same, and some were not.
+        assert!(met[2] > 100 && met[4] > 100, "{met:?}");
+        assert_eq!(state(&agent), before);
+        agent.check_alive().unwrap();
+        assert!(!agent.said().contains("panicked"), "{}", agent.said());
+        wait_replies(&mut client, 50);
+        calm.check(&client.finish().unwrap(), 20);
+    });
 }

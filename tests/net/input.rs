@@ -10,6 +10,7 @@ use std::process::Command;
 use aya::maps::{Array, Map, MapData};
 use testbed::agent::{Agent, BINARY_VARIABLE, Event, sibling};
 use testbed::net::xdp;
+use testbed::process;
 use testbed::topology::config::{Config, VniConfig};
 use testbed::topology::{CLIENT_LINK, Family};
 
@@ -175,8 +176,8 @@ fn who_may_not_is_told_what_to_type() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let binary = dir.path().join("mirror-ctl");
-    fs::copy(
-        sibling("mirror-ctl", Some(BINARY_VARIABLE)).unwrap(),
+    process::copy(
+        &sibling("mirror-ctl", Some(BINARY_VARIABLE)).unwrap(),
         &binary,
     )
     .unwrap();

@@ -1,5 +1,5 @@
 //! Real traffic through the agent and the dataplane, one test a behaviour. Each
-//! has a network of its own. They need root and say so; none is ever skipped.
+//! has a network of its own, and most run beside each other. They need root and say so; none is ever skipped.
 
 mod agent;
 mod apply;
@@ -37,5 +37,6 @@ mod support;
 mod suspicion;
 mod takeover;
 mod trace;
+mod turns;
 mod upgrade;
 mod zones;

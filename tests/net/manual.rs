@@ -9,11 +9,11 @@ use testbed::machine::{Machine, wrapper};
 use testbed::manual::{Command, commands, without_remark};
 use testbed::packaged::Packages;
 
-use crate::support::alone;
+use crate::turns;
 
 mod rows;
 
-use rows::{How, ROWS, TABLE};
+use rows::{How, OUTPUT, ROWS, TABLE};
 
 const MANUAL: &str = include_str!("../../docs/operations.md");
 const RECORDING: &str = concat!(
@@ -102,11 +102,8 @@ fn complaint(machine: &mut Machine, text: &str, how: &How) -> Option<String> {
             }
             (machine.run(text), *codes, says)
         }
-        // Some say themselves that they were ended.
-        How::Endless { seconds, says } => {
-            let ended = format!("timeout -s INT {seconds} {text}");
-            (machine.run(&ended), &[0, 124][..], says)
-        }
+        // Some say themselves that they were ended: 130 are those that do not.
+        How::Endless { until } => (machine.run(&ended(text, until)), &[0, 130][..], &""),
         How::Smaller { more } => (
             machine.run(&format!("{} {more}", without_remark(text))),
             &[0][..],
@@ -126,6 +123,16 @@ fn complaint(machine: &mut Machine, text: &str, how: &How) -> Option<String> {
     (!well).then(|| format!("{text}: {} and not {says:?}: {begin}", said.code))
 }
 
+/// Types what goes on until somebody ends it, and ends it once a condition holds; 99 when it never did.
+fn ended(text: &str, until: &str) -> String {
+    format!(
+        "( timeout 100 sh -c '{until_it}'; kill -INT $(cat /tmp/endless.pid) ) &
+         timeout 120 sh -c 'echo $$ > /tmp/endless.pid; exec {text}' > {OUTPUT} 2>&1
+         code=$?; cat {OUTPUT}; {until} || exit 99; exit $code",
+        until_it = format_args!("until {until}; do sleep .05; done"),
+    )
+}
+
 #[track_caller]
 fn check<'a>(machine: &mut Machine, commands: impl Iterator<Item = (&'a str, &'a How)>) {
     let complaints: Vec<String> = commands
@@ -140,7 +147,7 @@ fn serve(machine: &mut Machine, text: &str) {
     machine
         .succeed(
             "for i in a b; do ip netns exec $i traffic server --listen 10.77.0.100:80 > /tmp/$i.out 2>&1 & done
-             for i in a b; do timeout 20 sh -c \"until grep -q ready /tmp/$i.out; do :; done\"; done",
+             for i in a b; do timeout 60 sh -c \"until grep -q ready /tmp/$i.out; do :; done\"; done",
         )
         .unwrap();
     machine
@@ -154,12 +161,12 @@ fn serve(machine: &mut Machine, text: &str) {
     let client = machine.run(CLIENT).unwrap();
     let log = machine.run("cat /tmp/agent.out").unwrap().text;
     assert_eq!(client.code, 0, "{}{log}", client.text);
-    // They stay for a minute, with mirrors.
+    // They stay to the end, with mirrors.
     machine
-        .succeed("ip netns exec client traffic client 10.77.0.100:80 --connections 4 --duration 100 > /tmp/client.out 2>&1 &")
+        .succeed("ip netns exec client traffic client 10.77.0.100:80 --connections 4 --duration 3600 > /tmp/client.out 2>&1 &")
         .unwrap();
     machine
-        .succeed("timeout 20 sh -c 'until mirror-ctl flows | grep -q warm; do :; done'")
+        .succeed("timeout 60 sh -c 'until mirror-ctl flows | grep -q warm; do :; done'")
         .unwrap();
 }
 
@@ -203,7 +210,7 @@ fn every_command_of_the_manual_has_a_row() {
 
 #[test]
 fn a_first_vni_on_a_host_with_a_bridge() {
-    let _alone = alone();
+    let _turn = turns::beside();
     let mut machine = machine(ON_BRIDGE);
     let pairs = pairs();
     let here = pairs
@@ -223,7 +230,7 @@ fn a_first_vni_on_a_host_with_a_bridge() {
 
 #[test]
 fn a_first_vni_on_a_host_with_a_nic_and_everything_after_it() {
-    let _alone = alone();
+    let _turn = turns::beside();
     let mut machine = machine(ON_NIC);
     let pairs = pairs();
     let after = pairs
@@ -241,7 +248,7 @@ fn a_first_vni_on_a_host_with_a_nic_and_everything_after_it() {
 /// The rights that the manual says are enough, and no others.
 #[test]
 fn the_rights_that_the_manual_names_are_enough() {
-    let _alone = alone();
+    let _turn = turns::beside();
     let mut machine = machine(ON_NIC);
     let pairs = pairs();
     let nic = pairs.iter().filter(|(command, _)| command.section == NIC);

@@ -13,7 +13,8 @@ use testbed::net::sysctl;
 use testbed::topology::{Family, Topology};
 use testbed::traffic::program::{Client, serve, service};
 
-use crate::support::{LIMIT, alone, wait_replies};
+use crate::support::{LIMIT, wait_replies};
+use crate::turns;
 
 /// Longer than a client waits before it sends its SYN again (RFC 6298: one second).
 const CONNECT_LIMIT: Duration = Duration::from_millis(2_500);
@@ -46,14 +47,14 @@ fn wait_measured(agent: &Agent<'_>, what: &str, is: impl Fn(&Measured, &Measured
 /// The acknowledgements of its kernel go on; the answers of its process do not.
 #[test]
 fn a_stopped_server_has_requests_in_flight() {
-    let _alone = alone();
+    let _turn = turns::beside();
     let topology = Topology::create(2).unwrap();
     let servers: Vec<_> = topology
         .instances
         .iter()
         .map(|i| serve(i).unwrap())
         .collect();
-    let agent = Agent::start(&topology, &topology.config()).unwrap();
+    let agent = Agent::start(&topology, &topology.config().patient()).unwrap();
     let arguments = ["--connections", "30"];
     let mut client = Client::start(&topology.client, service(Family::V4), &arguments).unwrap();
     agent.wait_warm(30, LIMIT).unwrap();
@@ -106,7 +107,7 @@ fn connect(topology: &Topology, connections: usize) -> usize {
 /// A process that accepts nothing: its queue fills, and the kernel answers no further SYN.
 #[test]
 fn a_full_queue_leaves_syns_unanswered() {
-    let _alone = alone();
+    let _turn = turns::beside();
     let topology = Topology::create(2).unwrap();
     // Of `b` alone: connections that come at once can fill so short a queue of a
     // server that accepts, too.
@@ -117,21 +118,22 @@ fn a_full_queue_leaves_syns_unanswered() {
         .iter()
         .map(|instance| serve(instance).unwrap())
         .collect();
-    let agent = Agent::start(&topology, &topology.config().with_mirrors(0)).unwrap();
-    let unanswered = |instance: &str| {
+    let agent = Agent::start(&topology, &topology.config().patient().with_mirrors(0)).unwrap();
+    let told = |what: &str, instance: &str| {
         let text = agent.text(&["metrics"]).unwrap();
-        counter(&text, "mirror_instance_unanswered_syns_total", instance)
+        counter(&text, &format!("mirror_instance_{what}"), instance)
     };
+    let unanswered = |instance: &str| told("unanswered_syns_total", instance);
+    let answered = |instance: &str| told("handshake_seconds_count", instance);
     assert_eq!(connect(&topology, 10), 10);
     let before = unanswered("a");
     servers[1].signal(Signal::SIGSTOP).unwrap();
-    // Some of the first fill the queue.
-    for _ in 0..3 {
+    // Some of the first fill the queue; from then on only the other one answers.
+    wait_until("unanswered SYNs", LIMIT, || {
         connect(&topology, 16);
-    }
-    assert!(unanswered("b") > 0.0);
+        let is_full = unanswered("b") > 0.0 && answered("a") > answered("b");
+        Ok(is_full.then_some(()))
+    })
+    .unwrap();
     assert_eq!(unanswered("a"), before);
-    let text = agent.text(&["metrics"]).unwrap();
-    let count = "mirror_instance_handshake_seconds_count";
-    assert!(counter(&text, count, "a") > counter(&text, count, "b"));
 }

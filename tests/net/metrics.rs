@@ -101,7 +101,7 @@ fn query(topology: &Topology, expression: &str) -> Result<String> {
 #[test]
 fn prometheus_reads_the_metrics() {
     let site = Site::new(2);
-    let mut config = site.topology.config();
+    let mut config = site.config();
     config.agent.metrics = Some(AGENT.to_owned());
     let agent = site.agent(&config);
     let mut client = site.client(Family::V4, 20);
@@ -110,10 +110,14 @@ fn prometheus_reads_the_metrics() {
     agent.act("evacuate", "a").unwrap();
     wait_replies(&mut client, 100);
 
+    let moved = "mirror_takeovers_total{vni=\"web\",compute_instance=\"a\",cause=\"evacuated\"}";
+    let counted = "mirror_packets_total{vni=\"web\",reason=\"takeover\"}";
+    // By event as by the dataplane, which counts a moment earlier.
     let text = wait_until("the walk over the flows", LIMIT, || {
         let text = agent.text(&["metrics"])?;
         let warm = "mirror_instance_warm_flows{compute_instance=\"a\"}";
-        Ok((sample(&text, warm) == 20.0).then_some(text))
+        let is_told = sample(&text, moved) == sample(&text, counted);
+        Ok((sample(&text, warm) == 20.0 && is_told).then_some(text))
     })
     .unwrap();
     assert_eq!(complaints(&text, &site.topology), "");
@@ -136,16 +140,7 @@ fn prometheus_reads_the_metrics() {
         ),
         0.0
     );
-    let moved = "mirror_takeovers_total{vni=\"web\",compute_instance=\"a\",cause=\"evacuated\"}";
-    let counted = sample(
-        &text,
-        "mirror_packets_total{vni=\"web\",reason=\"takeover\"}",
-    );
-    assert_eq!(
-        sample(&text, moved),
-        counted,
-        "by event as by the dataplane"
-    );
+    assert!(sample(&text, moved) > 0.0);
     assert!(sample(&text, "mirror_agent_loop_seconds_count{event=\"look\"}") > 0.0);
 
     // The same over TCP, as Prometheus itself has read it.

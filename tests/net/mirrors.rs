@@ -62,7 +62,7 @@ fn check(family: Family, mode: &str) {
     let site = Site::new(3);
     let hops = mark_packets(&site.topology);
     site.topology.forward().unwrap();
-    let agent = site.agent(&site.topology.config().with_mode(mode).with_mirrors(2));
+    let agent = site.agent(&site.config().with_mode(mode).with_mirrors(2));
     let capture = Capture::start(&site.topology.client);
     let mut client = site.client(family, 24);
     agent.wait_warm(24, LIMIT).unwrap();

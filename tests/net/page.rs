@@ -33,7 +33,7 @@ fn ask(site: &Site, path: &str, host: &str) -> String {
 #[test]
 fn a_browser_shows_flows_that_move() {
     let site = Site::new(3);
-    let mut config = site.topology.config();
+    let mut config = site.config();
     config.agent.page = Some(PAGE.to_owned());
     let mut agent = site.agent(&config);
     let mut client = site.client(Family::V4, 30);
@@ -99,7 +99,7 @@ fn a_browser_shows_flows_that_move() {
 #[test]
 fn the_page_is_for_this_host_and_takes_no_orders() {
     let site = Site::new(2);
-    let mut config = site.topology.config();
+    let mut config = site.config();
     config.agent.page = Some(PAGE.to_owned());
     let agent = site.agent(&config);
     let page = ask(&site, "/", "localhost:9478");

@@ -10,17 +10,18 @@ use testbed::clock::wait_until;
 use testbed::process::Process;
 use testbed::scenario::outcome::Step;
 use testbed::scenario::predicted::{Contained, INTERVAL_MS};
-use testbed::scenario::{self, Fault, Plan, Unwatched};
+use testbed::scenario::{Fault, Plan};
 use testbed::topology::{Family, Instance, Topology};
 use testbed::traffic::program::{Client, service};
 
-use crate::support::{LIMIT, Site, alone, check_whole, wait_replies};
+use crate::support::{LIMIT, Site, check_whole, wait_replies};
+use crate::{takeover, turns};
 
 const EXPORTER: &str = "prometheus-node-exporter";
 const DIR_VARIABLE: &str = "MIRROR_NODE_EXPORTER";
 const EXPORTER_PORT: u16 = 9100;
 /// What is usual is known after 30 judgements.
-const KNOWN_LIMIT: Duration = Duration::from_secs(30);
+const KNOWN_LIMIT: Duration = Duration::from_secs(90);
 
 /// `health explain --json`
 #[derive(Debug, Deserialize)]
@@ -64,13 +65,12 @@ fn routing(agent: &Agent<'_>) -> Vec<(String, String, f64, f64)> {
 /// The demo's scenario, in small: the same fault with somebody who sees it coming and without.
 #[test]
 fn a_leak_is_left_before_it_kills() {
-    let _alone = alone();
+    let _turn = turns::beside();
     let plan = Plan {
         mode: "native".into(),
         ..Plan::new(Fault::Predicted, 20)
     };
-    let outcome = scenario::run(&plan, &mut Unwatched).unwrap();
-    assert!(outcome.misses().is_empty(), "{:?}", outcome.misses());
+    let outcome = takeover::run(&plan);
     assert!(
         outcome.lead_ms.is_some_and(|lead_ms| lead_ms > 1_000.0),
         "{outcome:?}"
@@ -98,7 +98,7 @@ fn a_leak_is_left_before_it_kills() {
 /// Why it was left is said; an operator who knows better is heard.
 #[test]
 fn a_prediction_is_explained_and_can_be_overruled() {
-    let _alone = alone();
+    let _turn = turns::beside();
     let topology = Topology::create(3).unwrap();
     let mut servers = Contained::start(&topology).unwrap();
     let agent = Agent::start(&topology, &servers.config(&topology)).unwrap();
@@ -140,7 +140,6 @@ fn what_is_not_known_changes_no_routing() {
     let site = Site::new(3);
     let nobody = |i: &Instance| format!("http://{}:9", i.address(Family::V4));
     let mut config = site
-        .topology
         .config()
         .with_metrics(site.topology.instances.iter().map(nobody));
     config.health = Some(testbed::topology::config::HealthConfig {
@@ -186,7 +185,7 @@ fn node_exporters_are_read_and_their_end_changes_no_routing() {
     let instances = &site.topology.instances;
     let mut exporters: Vec<_> = instances.iter().map(|i| exporter(i).unwrap()).collect();
     let place = |i: &Instance| format!("http://{}:{EXPORTER_PORT}", i.address(Family::V4));
-    let config = site.topology.config().with_health(INTERVAL_MS);
+    let config = site.config().with_health(INTERVAL_MS);
     let agent = site.agent(&config.with_metrics(instances.iter().map(place)));
     let mut client = site.client(Family::V4, 30);
     agent.wait_warm(30, LIMIT).unwrap();

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use testbed::topology::Family;
 
-use crate::support::{LIMIT, Site, check_unnoticed, wait_replies};
+use crate::support::{LIMIT, Site, calmly, wait_replies};
 
 /// CAP_CHOWN, DAC_OVERRIDE, NET_ADMIN, NET_RAW, SYS_NICE, PERFMON, BPF (capability.h).
 const KEPT: u64 = 1 | 1 << 1 | 1 << 12 | 1 << 13 | 1 << 23 | 1 << 38 | 1 << 39;
@@ -28,35 +28,38 @@ fn threads(pid: u32) -> Vec<(String, String)> {
 
 #[test]
 fn the_agent_keeps_the_rights_that_it_needs_and_its_api_none() {
-    let site = Site::new(2);
-    let mut agent = site.agent(&site.topology.config());
-    let threads = threads(agent.pid().unwrap());
-    let (mut names, mut main) = (Vec::new(), 0);
-    for (name, status) in &threads {
-        for kind in ["CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"] {
-            let rights = set(status, kind);
-            assert_eq!(rights & !KEPT, 0, "{name}: {kind} {rights:x}");
-            assert!(
-                name.trim() != "api" || kind == "CapBnd" || rights == 0,
-                "{name}: {kind} {rights:x}"
-            );
+    calmly(|| {
+        let site = Site::alone(2);
+        let mut agent = site.agent(&site.config());
+        let threads = threads(agent.pid().unwrap());
+        let (mut names, mut main) = (Vec::new(), 0);
+        for (name, status) in &threads {
+            for kind in ["CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"] {
+                let rights = set(status, kind);
+                assert_eq!(rights & !KEPT, 0, "{name}: {kind} {rights:x}");
+                assert!(
+                    name.trim() != "api" || kind == "CapBnd" || rights == 0,
+                    "{name}: {kind} {rights:x}"
+                );
+            }
+            main |= set(status, "CapEff") & NET_ADMIN;
+            names.push(name.trim());
         }
-        main |= set(status, "CapEff") & NET_ADMIN;
-        names.push(name.trim());
-    }
-    assert!(names.contains(&"api"), "{names:?}");
-    assert_eq!(main, NET_ADMIN);
+        assert!(names.contains(&"api"), "{names:?}");
+        assert_eq!(main, NET_ADMIN);
 
-    // That is enough for everything: here for what the API's thread reads, orders, and another configuration.
-    let mut client = site.client(Family::V4, 10);
-    agent.wait_warm(10, LIMIT).unwrap();
-    agent.text(&["metrics"]).unwrap();
-    agent.act("evacuate", "a").unwrap();
-    let mut fewer = site.topology.config();
-    fewer.instance[0].weight = 1;
-    fewer.write(agent.file()).unwrap();
-    agent.text(&["reload"]).unwrap();
-    wait_replies(&mut client, 100);
-    check_unnoticed(&client.finish().unwrap(), 10);
-    agent.check_alive().unwrap();
+        // That is enough for everything: here for what the API's thread reads, orders, and another configuration.
+        let mut client = site.client(Family::V4, 10);
+        agent.wait_warm(10, LIMIT).unwrap();
+        let calm = site.calm();
+        agent.text(&["metrics"]).unwrap();
+        agent.act("evacuate", "a").unwrap();
+        let mut fewer = site.config();
+        fewer.instance[0].weight = 1;
+        fewer.write(agent.file()).unwrap();
+        agent.text(&["reload"]).unwrap();
+        wait_replies(&mut client, 100);
+        calm.check(&client.finish().unwrap(), 10);
+        agent.check_alive().unwrap();
+    });
 }

@@ -50,7 +50,7 @@ fn check_refused_after(
     change: impl Fn(&mut Config),
     reason: &str,
 ) {
-    let mut config = site.topology.config();
+    let mut config = site.config();
     config.instance.truncate(2);
     let agent = site.agent(&config);
     let mut client = site.client(Family::V4, 20);
@@ -58,7 +58,7 @@ fn check_refused_after(
     let before = in_force(site, &agent);
     prepare();
 
-    let mut wanted = site.topology.config();
+    let mut wanted = site.config();
     // What could be done must not be done either.
     wanted.instance[0].weight = 1;
     change(&mut wanted);
@@ -158,7 +158,7 @@ fn tables(site: &Site, vnis: u32) -> Vec<u32> {
 #[test]
 fn vnis_of_the_same_instances_share_a_table_until_one_has_others() {
     let site = Site::new(3);
-    let mut config = site.topology.config();
+    let mut config = site.config();
     let second = VniConfig {
         name: "second".into(),
         addresses: vec!["10.77.0.101".into()],

@@ -20,7 +20,7 @@ const ADDRESS: &str = "127.0.0.1:9480";
 const NAME: &str = "mirror.test";
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 /// More than an idle caller gets for its handshake.
-const GIVEN_UP: Duration = Duration::from_secs(8);
+const GIVEN_UP: Duration = LIMIT;
 
 fn secret(site: &Site, name: &str, text: &str) -> PathBuf {
     let file = site.topology.dir().join(name);
@@ -59,7 +59,7 @@ fn who_shows_the_token_over_tls_is_served_and_nobody_else() {
     let site = Site::new(2);
     let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
     let other = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
-    let mut config = site.topology.config();
+    let mut config = site.config();
     config.agent.listen = Some(ListenConfig {
         address: ADDRESS.to_owned(),
         certificate: secret(&site, "tls.pem", &made.cert.pem()),

@@ -85,7 +85,7 @@ fn differences(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec
 #[test]
 fn answers_are_what_their_schemas_say() {
     let site = Site::new(2);
-    let config = site.topology.config();
+    let config = site.config();
     let agent = site.agent(&config);
     let client = site.client(Family::V4, 8);
     agent.wait_warm(8, LIMIT).unwrap();
@@ -123,7 +123,7 @@ fn answers_are_what_their_schemas_say() {
 #[test]
 fn the_agent_serves_its_own_description() {
     let site = Site::new(2);
-    let config = site.topology.config();
+    let config = site.config();
     let agent = site.agent(&config);
     let served = get(&config.agent.socket, "/openapi.json");
     let printed: Value =

@@ -10,17 +10,22 @@ use testbed::topology::{Family, Topology};
 use testbed::traffic::program::service;
 
 use crate::diff::{BAD, GOOD, REQUEST, ask, compare, serve};
-use crate::support::{LIMIT, alone};
+use crate::support::LIMIT;
+use crate::turns;
 
 /// What `diff` says of a canary that answers so, while clients ask.
 #[track_caller]
 fn judge(family: Family, mode: &str, canary: &'static str) {
-    let _alone = alone();
+    let _turn = turns::beside();
     let topology = Topology::create(3).unwrap();
     for (instance, answer) in topology.instances.iter().zip([GOOD, GOOD, canary]) {
         serve(instance, family, answer);
     }
-    let config = topology.config().with_mode(mode).with_canaries(["c"]);
+    let config = topology
+        .config()
+        .patient()
+        .with_mode(mode)
+        .with_canaries(["c"]);
     let agent = Agent::start(&topology, &config).unwrap();
     let (report, answers) = compare(&agent, &topology, family);
     assert_eq!(answers, BTreeSet::from([GOOD.to_owned()]));
@@ -55,12 +60,12 @@ fn a_canary_that_answers_alike_is_said_to_ipv6_generic() {
 
 #[test]
 fn a_shadow_never_serves() {
-    let _alone = alone();
+    let _turn = turns::beside();
     let topology = Topology::create(3).unwrap();
     for instance in &topology.instances {
         serve(instance, Family::V4, GOOD);
     }
-    let agent = Agent::start(&topology, &topology.config().with_canaries(["c"])).unwrap();
+    let agent = Agent::start(&topology, &topology.config().patient().with_canaries(["c"])).unwrap();
     let connect = || TcpStream::connect(service(Family::V4));
     let mut connection = topology.client.run(connect).unwrap().unwrap();
     connection.set_read_timeout(Some(LIMIT)).unwrap();

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use testbed::scenario::outcome::Outcome;
 use testbed::scenario::{self, Fault, Plan, Unwatched};
 use testbed::topology::Family;
 
-use crate::support::alone;
+use crate::turns;
 
 /// The demo's bound for unplanned takeovers. Few connections keep it within reach of a machine
 /// that is busy with something else.
@@ -26,10 +27,15 @@ fn check(fault: Fault, family: Family, mode: &str) {
     });
 }
 
-/// No connection is harmed in any attempt, and in one of them none stalls for too long.
 #[track_caller]
 fn check_plan(plan: &Plan) {
-    let _alone = alone();
+    let _turn = turns::alone();
+    run(plan);
+}
+
+/// No connection is harmed in any attempt, and in one of them, which is what comes back, none stalls for too long.
+#[track_caller]
+pub(crate) fn run(plan: &Plan) -> Outcome {
     let plan = Plan {
         stall_p99_ms_max: STALL_P99_MS_MAX,
         ..plan.clone()
@@ -39,7 +45,7 @@ fn check_plan(plan: &Plan) {
         let outcome = scenario::run(&plan, &mut Unwatched).unwrap();
         let misses = outcome.misses();
         if misses.is_empty() {
-            return;
+            return outcome;
         }
         let harm = misses.iter().any(|miss| !miss.starts_with("stall"));
         assert!(!harm, "{misses:?} {outcome:?}");

@@ -7,12 +7,12 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Deserialize;
 use testbed::agent::{Agent, Flow};
-use testbed::clock::{monotonic_ns, wait_until};
+use testbed::clock::wait_until;
 use testbed::packaged::Packages;
 use testbed::process::Process;
 use testbed::topology::Family;
 
-use crate::support::{LIMIT, Site, check_unnoticed, check_whole, wait_replies};
+use crate::support::{LIMIT, Site, calmly, check_whole, wait_replies};
 use crate::upgrade::programs;
 
 const TOOLS: Packages = Packages {
@@ -73,6 +73,15 @@ fn packet(trace: &mut Process, what: &str, wanted: impl Fn(&Packet) -> bool) -> 
     trace.line(what, LIMIT, read).unwrap()
 }
 
+/// Waits until no interface runs the normal programs: they get the traced ones one by one, and packets are told meanwhile.
+#[track_caller]
+fn wait_traced(pins: &Path) {
+    wait_until("traced programs everywhere", LIMIT, || {
+        Ok(programs(pins).is_empty().then_some(()))
+    })
+    .unwrap();
+}
+
 /// Waits until so many interfaces run the programs that are pinned: the normal ones.
 #[track_caller]
 fn wait_normal(pins: &Path, interfaces: usize) {
@@ -90,78 +99,78 @@ fn mirrored(agent: &Agent<'_>, flows: usize) -> Flow {
 
 #[test]
 fn a_flow_is_traced_and_nobody_notices() {
-    let site = Site::new(3);
-    let agent = site.agent(&site.topology.config());
-    let pins = site.topology.pin_dir();
-    wait_normal(&pins, 4);
-    let mut client = site.client(Family::V4, 60);
-    let flow = mirrored(&agent, 60);
-    client.mark(monotonic_ns()).unwrap();
-    wait_replies(&mut client, 100);
+    calmly(|| {
+        let site = Site::alone(3);
+        let agent = site.agent(&site.config());
+        let pins = site.topology.pin_dir();
+        wait_normal(&pins, 4);
+        let mut client = site.client(Family::V4, 60);
+        let flow = mirrored(&agent, 60);
+        let calm = site.calm();
+        wait_replies(&mut client, 100);
 
-    let mut trace = start(&agent, &["trace", &flow.client, "--json"]);
-    let mut seen = Vec::new();
-    let both: [(&str, Option<&str>, &str, &str); 5] = [
-        ("from-client", None, "to-replicas", "cloned"),
-        ("to-replica", Some("active"), "to-replica", "clone_sent"),
-        ("to-replica", Some("mirror"), "to-replica", "clone_sent"),
-        ("from-replica", Some("active"), "to-client", "delivered"),
-        (
-            "from-replica",
-            Some("mirror"),
-            "dropped",
-            "mirror_suppressed",
-        ),
-    ];
-    for (direction, role, verdict, reason) in both {
-        seen.push(packet(&mut trace, direction, |packet| {
-            let carries = packet.before.as_ref().is_some_and(|s| s.payload > 0);
-            packet.is(direction, role, verdict)
-                && packet.reasons.iter().any(|r| r == reason)
-                && (direction != "from-replica" || carries)
-        }));
-    }
-    assert!(
-        seen.iter().all(|packet| packet.client == flow.client),
-        "{seen:?}"
-    );
-    // The active replica's numbers are the client's, for the flow was never taken over; a mirror's are its own.
-    let numbers: Vec<_> = seen.iter().map(Packet::numbers).collect();
-    let ((before, after), (of_mirror, translated)) = (numbers[1].unwrap(), numbers[2].unwrap());
-    assert_eq!(before, after, "{seen:?}");
-    assert_ne!(of_mirror, translated, "{seen:?}");
-    let slots: BTreeSet<_> = seen.iter().filter_map(|packet| packet.slot).collect();
-    assert_eq!(slots, BTreeSet::from([0, 1]));
-    assert_eq!(programs(&pins).len(), 0, "traced programs everywhere");
+        let mut trace = start(&agent, &["trace", &flow.client, "--json"]);
+        let mut seen = Vec::new();
+        let both: [(&str, Option<&str>, &str, &str); 5] = [
+            ("from-client", None, "to-replicas", "cloned"),
+            ("to-replica", Some("active"), "to-replica", "clone_sent"),
+            ("to-replica", Some("mirror"), "to-replica", "clone_sent"),
+            ("from-replica", Some("active"), "to-client", "delivered"),
+            (
+                "from-replica",
+                Some("mirror"),
+                "dropped",
+                "mirror_suppressed",
+            ),
+        ];
+        for (direction, role, verdict, reason) in both {
+            seen.push(packet(&mut trace, direction, |packet| {
+                let carries = packet.before.as_ref().is_some_and(|s| s.payload > 0);
+                packet.is(direction, role, verdict)
+                    && packet.reasons.iter().any(|r| r == reason)
+                    && (direction != "from-replica" || carries)
+            }));
+        }
+        assert!(
+            seen.iter().all(|packet| packet.client == flow.client),
+            "{seen:?}"
+        );
+        // The active replica's numbers are the client's, for the flow was never taken over; a mirror's are its own.
+        let numbers: Vec<_> = seen.iter().map(Packet::numbers).collect();
+        let ((before, after), (of_mirror, translated)) = (numbers[1].unwrap(), numbers[2].unwrap());
+        assert_eq!(before, after, "{seen:?}");
+        assert_ne!(of_mirror, translated, "{seen:?}");
+        let slots: BTreeSet<_> = seen.iter().filter_map(|packet| packet.slot).collect();
+        assert_eq!(slots, BTreeSet::from([0, 1]));
+        wait_traced(&pins);
 
-    let second = agent.verb(&["trace", &flow.client]).output().unwrap();
-    let said = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert_eq!(
-        said,
-        "mirror-ctl: another trace goes on: there is one at a time, and each ends by itself\n"
-    );
-    assert_eq!(second.status.code(), Some(1));
+        let second = agent.verb(&["trace", &flow.client]).output().unwrap();
+        let said = String::from_utf8_lossy(&second.stderr).into_owned();
+        assert_eq!(
+            said,
+            "mirror-ctl: another trace goes on: there is one at a time, and each ends by itself\n"
+        );
+        assert_eq!(second.status.code(), Some(1));
 
-    // Whoever looks goes away without a word.
-    drop(trace);
-    wait_normal(&pins, 4);
-    wait_replies(&mut client, 300);
-    let orders = agent.events(0).unwrap();
-    let ordered = |event: &&testbed::agent::Event| event.to.as_deref() == Some("trace");
-    let orders: Vec<_> = orders.iter().filter(ordered).collect();
-    assert_eq!(orders.len(), 2, "{orders:?}");
-    assert!(orders[0].by.is_some() && orders[0].client.as_ref() == Some(&flow.client));
-    let flows = agent.flows().unwrap();
-    assert!(flows.iter().all(|flow| flow.takeovers == 0));
-    let ended = client.finish().unwrap();
-    println!("longest wait {} ms", ended.summary.stall_ms.max);
-    check_unnoticed(&ended, 60);
+        // Whoever looks goes away without a word.
+        drop(trace);
+        wait_normal(&pins, 4);
+        wait_replies(&mut client, 300);
+        let orders = agent.events(0).unwrap();
+        let ordered = |event: &&testbed::agent::Event| event.to.as_deref() == Some("trace");
+        let orders: Vec<_> = orders.iter().filter(ordered).collect();
+        assert_eq!(orders.len(), 2, "{orders:?}");
+        assert!(orders[0].by.is_some() && orders[0].client.as_ref() == Some(&flow.client));
+        let flows = agent.flows().unwrap();
+        assert!(flows.iter().all(|flow| flow.takeovers == 0));
+        calm.check(&client.finish().unwrap(), 60);
+    });
 }
 
 #[test]
 fn a_trace_ends_by_itself_and_with_the_agent() {
     let site = Site::new(2);
-    let mut agent = site.agent(&site.topology.config());
+    let mut agent = site.agent(&site.config());
     let pins = site.topology.pin_dir();
     let mut client = site.client(Family::V6, 4);
     let flow = mirrored(&agent, 4);
@@ -207,6 +216,7 @@ fn a_trace_ends_by_itself_and_with_the_agent() {
     agent.restart().unwrap();
     let mut trace = start(&agent, &["trace", &flow.client, "--json"]);
     packet(&mut trace, "a packet", any);
+    wait_traced(&pins);
     agent.kill();
     // The dataplane outlives the agent, as it is; the next one puts it right.
     assert_eq!(programs(&pins).len(), 0);
@@ -248,7 +258,7 @@ fn tshark(site: &Site, file: &Path, fields: &[&str]) -> Vec<Vec<String>> {
 #[track_caller]
 fn check_capture(family: Family, mode: &str) {
     let site = Site::new(2);
-    let agent = site.agent(&site.topology.config().with_mode(mode));
+    let agent = site.agent(&site.config().with_mode(mode));
     let client = site.client(family, 4);
     let flow = mirrored(&agent, 4);
     let file = site.topology.dir().join("flow.pcapng");

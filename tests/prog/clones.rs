@@ -6,6 +6,7 @@ use aya::programs::XdpMode;
 use etherparse::{IcmpEchoHeader, Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket};
 use mirror_common::instance;
 use mirror_common::reason::Reason;
+use testbed::clock::wait_until;
 
 use crate::bench::{Bench, Program, Verdict, with_bench};
 use crate::conversation::{CLIENT_TS, Conversation, TS, canonical_seq};
@@ -17,7 +18,7 @@ use crate::packet::{
 };
 
 /// For a frame that must come.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// For a frame that must not.
 const SILENCE: Duration = Duration::from_millis(20);
 
@@ -66,6 +67,13 @@ fn check_clones(bench: &mut Bench, mode: Mode, frame: &[u8], expected: &[(u16, O
     let vni = number_of(frame);
     let before = bench.tables.counted_of(vni);
     mode.send(bench, frame);
+    // Each copy is counted, whatever becomes of it. Where that does not come, what is missing is told below.
+    let _ = wait_until("every copy's end", PATIENCE, || {
+        let now = bench.tables.counted_of(vni);
+        let ends = [Reason::CloneSent, Reason::CloneUnwanted, Reason::CloneLost];
+        let ended: u64 = ends.map(|end| now.of(end) - before.of(end)).iter().sum();
+        Ok((ended >= expected.len() as u64).then_some(()))
+    });
     for (instance, wanted) in expected {
         let patience = if wanted.is_some() { PATIENCE } else { SILENCE };
         let found = bench.network.far_end(*instance).receive(patience).unwrap();

@@ -3,7 +3,6 @@
 //! users' scripts and so must break a test.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::clock::wait_until;
 use crate::netns::Namespace;
-use crate::process::Process;
+use crate::process::{self, Process};
 use crate::topology::Topology;
 use crate::topology::config::Config;
 
@@ -196,7 +195,7 @@ impl<'a> Agent<'a> {
     /// The same with a copy of the program, which can be replaced.
     pub fn start_copy(topology: &'a Topology, config: &Config) -> Result<Self> {
         let copy = topology.dir().join("program");
-        fs::copy(sibling(BINARY, Some(BINARY_VARIABLE))?, &copy).context("copy the program")?;
+        process::copy(&sibling(BINARY, Some(BINARY_VARIABLE))?, &copy)?;
         Self::start_binary(topology, config, copy)
     }
 

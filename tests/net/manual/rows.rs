@@ -10,8 +10,9 @@ pub(super) enum How {
     },
     /// Typed as it stands there with something behind it, which makes it take seconds and not minutes.
     Smaller { more: &'static str },
-    /// What goes on until somebody ends it: typed as it stands there, and ended after a while.
-    Endless { seconds: u32, says: &'static str },
+    /// What goes on until somebody ends it: typed as it stands there, with what it says in [`OUTPUT`], and ended once a
+    /// condition of the shell holds.
+    Endless { until: &'static str },
     /// The agent: typed as it stands there, and it serves clients.
     Agent,
     /// Another command stands for it: it cannot be run on such a machine.
@@ -49,8 +50,8 @@ const fn doctor() -> How {
 /// A client whose port is known, and a flow of it.
 const KNOWN_PORT: &str = "\
     ip netns exec client sysctl -qw net.ipv4.ip_local_port_range='40312 40312'
-    ip netns exec client traffic client 10.77.0.100:80 --connections 1 --think 5 --duration 170 > /tmp/known.out 2>&1 &
-    timeout 20 sh -c 'until mirror-ctl flows | grep -q 10.0.0.9:40312; do :; done'";
+    ip netns exec client traffic client 10.77.0.100:80 --connections 1 --think 5 --duration 3600 > /tmp/known.out 2>&1 &
+    timeout 60 sh -c 'until mirror-ctl flows | grep -q 10.0.0.9:40312; do :; done'";
 
 /// Certificate, key and place, as the section before says; the host is called so.
 const LISTEN: &str = "\
@@ -64,7 +65,7 @@ const LISTEN: &str = "\
     printf '%s\\n' '[agent.listen]' 'address = \"127.0.0.1:9480\"' 'certificate = \"/etc/mirror/tls.pem\"' \
         'key = \"/etc/mirror/tls.key\"' 'token = \"/etc/mirror/token\"' | cat - mirror.toml > listen.toml
     kill $(pidof mirror-ctl)
-    timeout 20 sh -c 'while pidof mirror-ctl; do :; done'
+    timeout 60 sh -c 'while pidof mirror-ctl; do :; done'
     mirror-ctl agent --config listen.toml > /tmp/agent.out 2>&1 &
     timeout 60 sh -c 'until grep -qx ready /tmp/agent.out; do sleep .1; done'";
 
@@ -87,7 +88,7 @@ const CHALLENGER: &str = "\
     printf '%s\\n' '[health]' 'model = \"/var/lib/mirror/first.model\"' 'challenger = \"/var/lib/mirror/second.model\"' \
         | cat - mirror.toml > models.toml
     mirror-ctl apply -f models.toml
-    timeout 20 sh -c 'until mirror-ctl health models | grep -q challenger; do :; done'";
+    timeout 60 sh -c 'until mirror-ctl health models | grep -q challenger; do :; done'";
 
 /// The commands, without the remarks behind them.
 pub(super) const ROWS: &[(&str, How)] = &[
@@ -259,8 +260,11 @@ pub(super) const ROWS: &[(&str, How)] = &[
     ),
 ];
 
-const fn endless(seconds: u32, says: &'static str) -> How {
-    How::Endless { seconds, says }
+/// Where what goes on leaves what it says.
+pub(super) const OUTPUT: &str = "/tmp/endless.out";
+
+const fn endless(until: &'static str) -> How {
+    How::Endless { until }
 }
 
 /// The commands of the table of what to do day by day, after all the others.
@@ -268,8 +272,9 @@ pub(super) const TABLE: &[(&str, How)] = &[
     (
         "mirror-ctl top",
         How::Instead {
-            // It wants a terminal.
-            command: "script -qefc 'stty rows 24 cols 80; timeout --foreground 3 mirror-ctl top' /tmp/top; cat /tmp/top",
+            // It wants a terminal, and `q` ends it.
+            command: "touch /tmp/top; (timeout 60 sh -c 'until grep -q web /tmp/top; do sleep .1; done'; printf q) \
+                | timeout 90 script -qefc 'stty rows 24 cols 80; mirror-ctl top' /tmp/top; cat /tmp/top",
             says: "web",
         },
     ),
@@ -281,7 +286,7 @@ pub(super) const TABLE: &[(&str, How)] = &[
     ("mirror-ctl flows --json > flows.json", typed("")),
     (
         "mirror-ctl flows --client 10.0.0.9 --watch",
-        endless(3, "10.0.0.9:"),
+        endless("grep -q 10.0.0.9: /tmp/endless.out"),
     ),
     (
         "mirror-ctl select web --source 10.1.2.3",
@@ -289,12 +294,17 @@ pub(super) const TABLE: &[(&str, How)] = &[
     ),
     (
         "mirror-ctl events --follow --kind takeover,flow-cold,instance-state",
-        endless(3, ""),
+        endless(
+            "grep -q evacuating /tmp/endless.out || { mirror-ctl evacuate a; sleep .2; mirror-ctl restore a; false; }",
+        ),
     ),
-    ("mirror-ctl trace 10.0.0.9:40312", endless(8, "seq ")),
+    (
+        "mirror-ctl trace 10.0.0.9:40312",
+        endless("grep -q seq /tmp/endless.out"),
+    ),
     (
         "mirror-ctl capture --flow 10.0.0.9:40312 -w flow.pcapng",
-        endless(8, ""),
+        endless("test -e flow.pcapng && test $(stat -c %s flow.pcapng) -gt 2000"),
     ),
     ("mirror-ctl diff web", after("test -s flow.pcapng", "")),
     ("mirror-ctl events --kind order", typed("takeover")),

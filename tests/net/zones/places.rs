@@ -12,7 +12,7 @@ use testbed::topology::config::{Config, ZoneConfig};
 use testbed::topology::{ELSEWHERE_LINK, Family};
 use testbed::traffic::program::{Client, PORT, service};
 
-use crate::support::{LIMIT, Site, check_whole};
+use crate::support::{Calm, LIMIT, Site, check_whole};
 
 /// Connections of one look: with 96 in 100 to the near one, fewer than 48 of 60 come once in 10^7 looks.
 pub(super) const CONNECTIONS: usize = 60;
@@ -72,14 +72,31 @@ pub(super) fn zone(
 
 impl Places {
     pub(super) fn new() -> Self {
-        let site = Site::new(2);
+        Self::of(Site::new(2))
+    }
+
+    /// For a test in which nobody is to notice anything.
+    pub(super) fn alone() -> Self {
+        Self::of(Site::alone(2))
+    }
+
+    fn of(site: Site) -> Self {
         let elsewhere = site.topology.connect_elsewhere().unwrap();
         Self { site, elsewhere }
     }
 
+    /// From now on clients of both places are to notice nothing.
+    #[track_caller]
+    pub(super) fn calm(&self) -> Calm<'_> {
+        let instances = self.site.topology.instances.iter();
+        let hosts = instances.map(|instance| &instance.namespace);
+        let clients = [&self.site.topology.client, &self.elsewhere];
+        Calm::begin(hosts.chain(clients).collect())
+    }
+
     /// Without zones.
     pub(super) fn plain(&self) -> Config {
-        let mut config = self.site.topology.config();
+        let mut config = self.site.config();
         config.vni[0].interfaces.push(ELSEWHERE_LINK.into());
         config
     }

@@ -9,11 +9,12 @@ use anyhow::{Context, Result};
 
 use crate::agent::Agent;
 use crate::clock::wait_until;
+use crate::net::timers;
 use crate::netns::Namespace;
 use crate::topology::Topology;
 
 /// Late segments of connections that have closed come within this.
-const QUIET_LIMIT: Duration = Duration::from_secs(10);
+const QUIET_LIMIT: Duration = Duration::from_secs(60);
 /// So many looks in a row that see the same are quiet.
 const QUIET_LOOKS: usize = 40;
 /// What became of a frame that one of the host's programs was given: each gets exactly one of these.
@@ -70,6 +71,8 @@ struct Host {
     /// For want of room in a socket.
     datagrams_lost: u64,
     retransmissions: u64,
+    /// Retransmission timers that have fired.
+    timers: u64,
 }
 
 impl Host {
@@ -93,6 +96,7 @@ impl Host {
         host.datagrams_out = udp("OutDatagrams")?;
         host.datagrams_lost = udp("RcvbufErrors")? + udp("InErrors")?;
         host.retransmissions = ipv4(&snmp, "Tcp:", "RetransSegs")?;
+        host.timers = timers::fired(namespace)?;
         Ok(host)
     }
 
@@ -104,6 +108,7 @@ impl Host {
             datagrams_out: self.datagrams_out - before.datagrams_out,
             datagrams_lost: self.datagrams_lost - before.datagrams_lost,
             retransmissions: self.retransmissions - before.retransmissions,
+            timers: self.timers - before.timers,
         }
     }
 }
@@ -167,6 +172,8 @@ pub struct Counted {
     pub dropped: u64,
     /// Segments that any host's TCP sent again.
     pub retransmissions: u64,
+    /// Retransmission timers that fired at any host.
+    pub timers: u64,
     /// By reason: frames that the dataplane kept from somebody who was to get them.
     pub losses: BTreeMap<String, u64>,
 }
@@ -222,6 +229,7 @@ impl Ends {
             ),
             dropped: all().map(|host| host.dropped + host.datagrams_lost).sum(),
             retransmissions: all().map(|host| host.retransmissions).sum(),
+            timers: all().map(|host| host.timers).sum(),
             losses: lost.filter(|(_, count)| *count > 0).collect(),
         }
     }

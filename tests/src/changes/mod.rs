@@ -14,7 +14,7 @@ use ends::Ends;
 
 use crate::agent::{Agent, Event};
 use crate::clock::wait_until;
-use crate::process::Process;
+use crate::process::{self, Process};
 use crate::topology::config::{Config, VniConfig};
 use crate::topology::{Family, Topology};
 use crate::traffic::program::{Client, Ended, serve_with, service};
@@ -301,9 +301,14 @@ fn install_changed(binary: &Path, old: &[u8], new: &[u8]) -> Result<()> {
     for place in places {
         bytes[place..place + new.len()].copy_from_slice(new);
     }
-    let next = binary.with_extension("next");
-    fs::write(&next, bytes)?;
-    fs::set_permissions(&next, fs::metadata(binary)?.permissions())?;
+    let (changed, next) = (
+        binary.with_extension("changed"),
+        binary.with_extension("next"),
+    );
+    fs::write(&changed, bytes)?;
+    fs::set_permissions(&changed, fs::metadata(binary)?.permissions())?;
+    process::copy(&changed, &next)?;
+    fs::remove_file(&changed)?;
     // As a package manager does it: the running one keeps its file.
     fs::rename(&next, binary).context("replace the program")
 }

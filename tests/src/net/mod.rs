@@ -8,6 +8,7 @@ pub mod fragments;
 mod link;
 pub mod packet;
 pub mod sysctl;
+pub mod timers;
 pub mod xdp;
 
 pub use address::MacAddr;

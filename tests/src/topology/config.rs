@@ -198,6 +198,12 @@ pub struct VniConfig {
     /// `reset` or `leave`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_loss: Option<String>,
+    /// How long a SYN-ACK waits for mirrors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handshake_ms: Option<u32>,
+    /// How long a mirror may be behind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_ms_max: Option<u32>,
 }
 
 impl Config {
@@ -240,8 +246,25 @@ impl Config {
                 ack: None,
                 close: None,
                 on_loss: None,
+                handshake_ms: None,
+                lag_ms_max: None,
             }],
         }
+    }
+
+    /// Takes nobody for silent, late or behind who only waits for a busy machine: for tests that are not about when
+    /// somebody is.
+    #[must_use]
+    pub fn patient(mut self) -> Self {
+        self.detect = Some(DetectConfig {
+            poll_ms: 5,
+            silent_ms: 1_000,
+        });
+        for vni in &mut self.vni {
+            vni.handshake_ms = Some(200);
+            vni.lag_ms_max = Some(30_000);
+        }
+        self
     }
 
     /// Asks for one XDP mode on every interface.

@@ -25,7 +25,7 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 /// How often one who waits for answers looks whether it is to stop.
 const STOP_LOOK: Duration = Duration::from_millis(20);
 /// How long the last answers are waited for.
-const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
 /// What became of the datagrams of one socket.
 #[derive(Clone, Copy, Debug, Default)]

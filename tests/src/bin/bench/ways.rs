@@ -83,6 +83,8 @@ impl Ours {
                 ack: Some(ack.into()),
                 close: None,
                 on_loss: None,
+                handshake_ms: None,
+                lag_ms_max: None,
             });
             ways.push(Way {
                 name,
