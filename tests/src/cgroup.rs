@@ -63,6 +63,14 @@ impl MemoryGroup {
         self.write("cgroup.procs", &pid.to_string())
     }
 
+    /// Who is in it.
+    pub fn processes(&self) -> Result<Vec<u32>> {
+        let text = fs::read_to_string(self.path.join("cgroup.procs")).context("cgroup.procs")?;
+        text.lines()
+            .map(|line| line.parse().context("a process id"))
+            .collect()
+    }
+
     /// How many processes the kernel has killed for want of memory.
     pub fn kills(&self) -> Result<u64> {
         let file = match self.version {
