@@ -13,6 +13,7 @@ use crate::{
     instance::{Instance, Measures, Vitals},
     parked::Parked,
     plan::{Copy, Head, Plan},
+    quic::{ConnectionId, Quic, Served},
     replica_set::ReplicaSet,
     steering::Source,
     tcp::{Replica, TcpSync},
@@ -37,6 +38,12 @@ assert_offsets!(Allowance {
     full_ns: 0,
     every_ns: 8,
     pad: 12,
+});
+assert_offsets!(ConnectionId {
+    bytes: 0,
+    vni: 20,
+    length: 22,
+    pad: 23,
 });
 assert_offsets!(Copy {
     ifindex: 0,
@@ -138,6 +145,11 @@ assert_offsets!(Measures {
     requests: 1560,
     unanswered: 1568,
 });
+assert_offsets!(Quic {
+    ports: 0,
+    lengths: 8,
+    pad: 12,
+});
 assert_offsets!(Record {
     time_ns: 0,
     reasons: 8,
@@ -174,6 +186,13 @@ assert_offsets!(ReplicaSet {
     instances: 0,
     replicas: 8,
     pad: 9,
+});
+assert_offsets!(Served {
+    instances: 0,
+    set: 8,
+    replicas: 10,
+    active: 11,
+    pad: 12,
 });
 assert_offsets!(Source { vni: 0, client: 4 });
 assert_offsets!(TcpFlow { flow: 0, sync: 56 });

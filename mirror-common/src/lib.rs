@@ -20,6 +20,7 @@ pub mod limits;
 pub mod parked;
 pub mod plan;
 pub mod predecessor;
+pub mod quic;
 pub mod reason;
 pub mod replica_set;
 pub mod steering;

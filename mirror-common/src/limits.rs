@@ -28,6 +28,12 @@ pub const HALF_OPEN: u32 = 65_536;
 pub const DATAGRAM_FLOWS: u32 = 262_144;
 /// Datagrams whose first fragment has passed; least recently used go first.
 pub const FRAGMENTS: u32 = 16_384;
+/// Ports of a VNI on which QUIC is spoken.
+pub const QUIC_PORTS: usize = 4;
+/// Ids of QUIC connections; least recently used go first.
+pub const QUIC_IDS: u32 = 131_072;
+/// Lengths of ids that are tried for one datagram.
+pub const QUIC_LENGTHS: usize = 4;
 /// Locks that the mirrored flows share, by hash; a power of two.
 pub const FLOW_LOCKS: u32 = 4096;
 /// Segments of mirrors that are kept for a takeover; a power of two.

@@ -104,6 +104,8 @@ reasons! {
         MirrorLimit = "mirror_limit",
         /// A later fragment of a datagram whose first was not seen before it, dropped.
         FragmentUnknown = "fragment_unknown",
+        /// A datagram of a new flow that follows a known QUIC connection to its instance.
+        QuicFollowed = "quic_followed",
     }
 }
 

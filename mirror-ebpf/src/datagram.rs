@@ -8,6 +8,7 @@ use mirror_common::{
     fragment::CLIENT,
     limits::REPLICAS,
     plan,
+    quic::{ConnectionId, Served},
     reason::{Cold, Reason},
     tcp::Conditions,
     trace::NOBODY,
@@ -20,7 +21,7 @@ use crate::{
     limit,
     maps::{DATAGRAM_FLOWS, Scratch},
     packet::{at, headers::Transport, rewrite::frame_addresses},
-    predecessor,
+    predecessor, quic,
     report::{self, Now},
     steer, trace,
 };
@@ -57,7 +58,17 @@ pub(crate) fn udp_from_client(
         fragment::note(place, network, transport, CLIENT, &key, now);
         key
     };
-    from_client(ctx, transport, vni, &key, false, now, &mut scratch.world)
+    let id = Some(&mut scratch.id);
+    from_client(
+        ctx,
+        transport,
+        vni,
+        &key,
+        id,
+        false,
+        now,
+        &mut scratch.world,
+    )
 }
 
 /// Takes in an instance's UDP datagram, or a later fragment of any.
@@ -85,16 +96,25 @@ pub(crate) fn udp_from_replica(
         fragment::note(place, network, transport, instance, &key, now);
         key
     };
-    from_replica(ctx, vni, &key, instance, now, &mut scratch.world)
+    let action = from_replica(ctx, vni, &key, instance, now, &mut scratch.world);
+    if vni.flags & vni::flag::QUIC != 0 && matches!(action, Action::Redirect(_)) {
+        quic::learn(ctx, transport, &key, &mut scratch.id);
+    }
+    action
 }
 
-/// Sends a client's datagram of a flow on. `asks`: it asks for an answer.
+/// Sends a client's datagram of a flow on. `id`: room for a QUIC connection's, if it may be of one. `asks`: it asks for an answer.
 #[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a fact of its own about one packet"
+)]
 pub(crate) fn from_client(
     ctx: &XdpContext,
     transport: &Transport,
     vni: &Vni,
     key: &FlowKey,
+    id: Option<&mut ConnectionId>,
     asks: bool,
     now: Now,
     world: &mut World,
@@ -102,10 +122,18 @@ pub(crate) fn from_client(
     trace::arrived(ctx, key, NOBODY);
     let flow = match DATAGRAM_FLOWS.get_ptr_mut(key) {
         Some(flow) => flow,
-        None => match open(ctx, key, vni.flags, now) {
-            Ok(flow) => flow,
-            Err(action) => return action,
-        },
+        None => {
+            let served = match id {
+                Some(id) if vni.flags & vni::flag::QUIC != 0 => {
+                    quic::follow(ctx, transport, key, id)
+                }
+                _ => None,
+            };
+            match open(ctx, key, vni.flags, served, now) {
+                Ok(flow) => flow,
+                Err(action) => return action,
+            }
+        }
     };
     // SAFETY: the value outlives the program run; the fields that two CPUs may write are single
     // words for which the last writer may win.
@@ -165,30 +193,37 @@ pub(crate) fn from_replica(
     steer::to_client(ctx, vni.vni, flow, Reason::Delivered)
 }
 
-/// Opens a flow.
+/// Opens a flow. `served`: who serves it, if that is known; else its hash says it.
 #[inline(always)]
-fn open(ctx: &XdpContext, key: &FlowKey, flags: u8, now: Now) -> Result<*mut Flow, Action> {
-    let Some((set, replicas)) = steer::choose(key, flags) else {
+fn open(
+    ctx: &XdpContext,
+    key: &FlowKey,
+    flags: u8,
+    served: Option<Served>,
+    now: Now,
+) -> Result<*mut Flow, Action> {
+    let Some(mut served) = served.or_else(|| steered(key, flags)) else {
         return Err(report::drop(key.vni, Reason::NoReplicaSet));
     };
     let Some(addresses) = frame_addresses(ctx) else {
         return Err(report::drop(key.vni, Reason::Malformed));
     };
-    let limited = replicas.replicas > 1 && !limit::may_mirror(key.vni, Now::exact());
+    let limited = served.replicas > 1 && !limit::may_mirror(key.vni, Now::exact());
     if limited {
         report::count(key.vni, Reason::MirrorLimit);
+        served = served.alone();
     }
     let flow = Flow {
         packets: 0,
         opened_s: now.s(),
         seen_s: now.s(),
-        set,
+        set: served.set,
         timed_at: 0,
         ifindex: ctx.ingress_ifindex() as u32,
-        instances: replicas.instances,
+        instances: served.instances,
         addresses: addresses.turned_round(),
-        replicas: if limited { 1 } else { replicas.replicas },
-        active: 0,
+        replicas: served.replicas,
+        active: served.active,
         state: state::ESTABLISHED,
         takeovers: 0,
         cold: if limited { Cold::MirrorLimit as u8 } else { 0 },
@@ -201,7 +236,7 @@ fn open(ctx: &XdpContext, key: &FlowKey, flags: u8, now: Now) -> Result<*mut Flo
         return Err(steer::to_instance(
             ctx,
             key.vni,
-            replicas.instances[0],
+            served.instance(),
             false,
         ));
     }
@@ -209,6 +244,19 @@ fn open(ctx: &XdpContext, key: &FlowKey, flags: u8, now: Now) -> Result<*mut Flo
     DATAGRAM_FLOWS
         .get_ptr_mut(key)
         .ok_or_else(|| report::drop(key.vni, Reason::FlowTableFull))
+}
+
+/// Who serves a flow by its hash.
+#[inline(always)]
+fn steered(key: &FlowKey, flags: u8) -> Option<Served> {
+    let (set, replicas) = steer::choose(key, flags)?;
+    Some(Served {
+        instances: replicas.instances,
+        set,
+        replicas: replicas.replicas,
+        active: 0,
+        pad: 0,
+    })
 }
 
 /// The instance whose output reaches the client; another than before when that one may not be

@@ -86,7 +86,7 @@ pub(crate) fn from_client(ctx: &XdpContext, scratch: &mut Scratch, vni: &Vni, no
             fragment::note(place, network, transport, CLIENT, &key, now);
             // One that is not put together is not answered.
             let asks = !transport.is_fragment();
-            datagram::from_client(ctx, transport, vni, &key, asks, now, world)
+            datagram::from_client(ctx, transport, vni, &key, None, asks, now, world)
         }
         _ if transport.is_fragment() => report::drop(vni.vni, Reason::Fragment),
         Kind::Error => error_from_client(ctx, network, transport, vni, now, world),
@@ -281,7 +281,7 @@ fn error_from_client(
                 return report::drop(vni.vni, Reason::NoFlow);
             }
             report::count(vni.vni, Reason::IcmpError);
-            datagram::from_client(ctx, transport, vni, &key, false, now, world)
+            datagram::from_client(ctx, transport, vni, &key, None, false, now, world)
         }
     }
 }

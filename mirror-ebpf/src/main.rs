@@ -22,6 +22,7 @@ mod measure;
 mod packet;
 mod park;
 mod predecessor;
+mod quic;
 mod report;
 mod steer;
 mod tcp;

@@ -18,6 +18,7 @@ use mirror_common::{
     limits,
     parked::Parked,
     predecessor,
+    quic::{ConnectionId, Quic, Served},
     replica_set::ReplicaSet,
     steering::Source,
     vni::{Vni, VniKey},
@@ -112,6 +113,14 @@ pub(crate) static DATAGRAM_FLOWS: LruHashMap<FlowKey, Flow, { limits::DATAGRAM_F
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragmented, { limits::FRAGMENTS as usize }> =
     LruHashMap::new();
 
+/// Which ports of a VNI speak QUIC, and what its ids are like, by the VNI's number.
+#[btf_map]
+pub(crate) static QUIC: Array<Quic, { limits::VNIS as usize }> = Array::new();
+
+#[btf_map]
+pub(crate) static QUIC_IDS: LruHashMap<ConnectionId, Served, { limits::QUIC_IDS as usize }> =
+    LruHashMap::new();
+
 /// What is known of the packet at hand, and what else is too large for the stack of 512 bytes.
 ///
 /// Headers are kept here for the verifier's sake too: what it reads back from a map is unknown
@@ -128,6 +137,8 @@ pub(crate) struct Scratch {
     pub(crate) stopwatch: Stopwatch,
     /// The name of a fragment's datagram.
     pub(crate) fragment: FragmentKey,
+    /// A QUIC connection's id.
+    pub(crate) id: ConnectionId,
 }
 
 #[btf_map]

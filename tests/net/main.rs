@@ -27,6 +27,7 @@ mod mirrors;
 mod page;
 mod prediction;
 mod privileges;
+mod quic;
 mod reload;
 mod remote;
 mod schema;

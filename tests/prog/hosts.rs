@@ -100,7 +100,11 @@ pub(crate) const UNPUBLISHED: VniHost = VniHost::new(8, SAFE, Steering::NoSet);
 /// Clients at some places have a table of their own, that leads to B.
 pub(crate) const ZONED: VniHost = VniHost::new(9, flag::ZONED, Steering::Set(&[A]));
 
-pub(crate) const VNIS: [VniHost; 9] = [
+/// Speaks QUIC on [`QUIC_PORT`]. Clients elsewhere ([`Family::elsewhere`]) have a table of their own, that leads to C and D.
+pub(crate) const QUIC: VniHost = VniHost::new(10, SAFE | flag::ZONED | flag::QUIC, PAIR);
+pub(crate) const QUIC_PORT: u16 = 443;
+
+pub(crate) const VNIS: [VniHost; 10] = [
     WEB,
     FOUR,
     PLAIN,
@@ -110,6 +114,7 @@ pub(crate) const VNIS: [VniHost; 9] = [
     TABLELESS,
     UNPUBLISHED,
     ZONED,
+    QUIC,
 ];
 
 /// An address family; its number is the address's place in each VNI.
@@ -127,6 +132,14 @@ impl Family {
         match self {
             Self::V4 => Ipv4Addr::new(192, 0, 2, number).into(),
             Self::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()).into(),
+        }
+    }
+
+    /// A client's address at another place.
+    pub(crate) fn elsewhere(self, number: u8) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::new(198, 18, 0, number).into(),
+            Self::V6 => Ipv6Addr::new(0x2001, 0xdb8, 18, 0, 0, 0, 0, number.into()).into(),
         }
     }
 }

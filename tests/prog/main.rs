@@ -27,6 +27,7 @@ mod mutations;
 mod offload;
 mod other_traffic;
 mod plain;
+mod quic;
 mod sizes;
 mod specimens;
 mod suspicion;

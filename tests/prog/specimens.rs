@@ -9,6 +9,7 @@ use crate::conversation::{CLIENT_TS, Conversation, TS, canonical_seq};
 use crate::errors::{from_router, quote, too_big};
 use crate::hosts::{A, B, Family, PLAIN, VniHost, WEB};
 use crate::packet::{Envelope, Tcp, Wrapping, sack, timestamps};
+use crate::quic;
 
 /// A packet and where it arrives.
 #[derive(Clone, Debug)]
@@ -34,6 +35,9 @@ pub(crate) fn collect(bench: &mut Bench) -> Vec<Specimen> {
                 of_datagrams(bench, vni, family, wrapping, &mut all);
             }
         }
+    }
+    for family in Family::ALL {
+        of_quic(bench, family, &mut all);
     }
     all
 }
@@ -114,6 +118,40 @@ fn of_datagrams(
         answer.udp(b"answer"),
         answer.icmp(v4_back, v6_back, b"pong"),
     ] {
+        all.push(Specimen {
+            program: Program::InstanceReturn,
+            ingress,
+            frame,
+        });
+    }
+}
+
+/// A connection whose client has moved. The mirrors' packets say other ids.
+fn of_quic(bench: &mut Bench, family: Family, all: &mut Vec<Specimen>) {
+    let talk = quic::talk(family);
+    let moved = quic::moved(&talk, 1);
+    let (first, answer) = (
+        quic::long(b"of client", b"client's"),
+        quic::long(b"client's", quic::ID),
+    );
+    let ingress = bench.network.vni_interface();
+    for (talk, payload) in [
+        (&talk, &first),
+        (&moved, &quic::short(quic::ID)),
+        (&quic::moved(&talk, 2), &quic::long(quic::ID, b"client's")),
+    ] {
+        let frame = talk.inbound().udp(payload);
+        bench.run(Program::VniIngress, ingress, &frame);
+        all.push(Specimen {
+            program: Program::VniIngress,
+            ingress,
+            frame,
+        });
+    }
+    for (slot, instance) in [A, B].into_iter().enumerate() {
+        let ingress = bench.network.link(instance);
+        let frame = talk.of_instance(slot).udp(&answer);
+        bench.run(Program::InstanceReturn, ingress, &frame);
         all.push(Specimen {
             program: Program::InstanceReturn,
             ingress,

@@ -18,24 +18,27 @@ use mirror_common::fragment::{FragmentKey, Fragmented};
 use mirror_common::instance::{Instance, Measures, Vitals};
 use mirror_common::limits::{self, REPLICAS, STEERING_BUCKETS};
 use mirror_common::parked::{Parked, places};
+use mirror_common::quic::{ConnectionId, Quic, Served};
 use mirror_common::replica_set::ReplicaSet;
 use mirror_common::steering::Source;
 use mirror_common::vni::{Vni, VniKey};
 
 use crate::hosts::{
-    B, Family, INSTANCES, Steering, VNIS, VniHost, ZONED, instance_mac, link_mac, map_address,
+    B, C, D, Family, INSTANCES, QUIC, QUIC_PORT, Steering, VNIS, VniHost, ZONED, instance_mac,
+    link_mac, map_address,
 };
 use crate::network::Network;
 
 /// Capacity of the flow tables in these tests: enough, and soon looked through.
 pub(crate) const FLOWS_MAX: u32 = 512;
 /// The maps that get it.
-pub(crate) const FLOW_MAPS: [&str; 5] = [
+pub(crate) const FLOW_MAPS: [&str; 6] = [
     "FLOWS",
     "MIRRORED_FLOWS",
     "HALF_OPEN",
     "DATAGRAM_FLOWS",
     "FRAGMENTS",
+    "QUIC_IDS",
 ];
 
 /// Where a flow is kept.
@@ -59,6 +62,10 @@ const PREFIXES: [(&str, u32, u32); 4] = [
     ("2001:db8::", 32, ZONE_TABLE),
     ("203.0.113.0", 96 + 24, ZONE_TABLE + 1),
 ];
+/// The same of [`QUIC`]: its clients elsewhere.
+const ELSEWHERE: [(&str, u32); 2] = [("198.18.0.0", 96 + 16), ("2001:db8:12::", 48)];
+/// Their table.
+const ELSEWHERE_TABLE: u32 = ZONE_TABLE + 2;
 
 /// The maps.
 pub(crate) struct Tables {
@@ -70,6 +77,9 @@ pub(crate) struct Tables {
     pub(crate) datagrams: HashMap<MapData, FlowKey, Flow>,
     allowances: Array<MapData, Allowance>,
     fragments: HashMap<MapData, FragmentKey, Fragmented>,
+    pub(crate) quic: Array<MapData, Quic>,
+    pub(crate) quic_ids: HashMap<MapData, ConnectionId, Served>,
+    sets: Array<MapData, ReplicaSet>,
     measures: PerCpuArray<MapData, Measures>,
     parked: Array<MapData, Parked>,
     counters: PerCpuArray<MapData, Counts>,
@@ -143,6 +153,23 @@ impl Tables {
             let key = Key::new(Source::VNI_BITS + bits, source);
             sources.insert(&key, table, 0)?;
         }
+        let number = published.len() as u32;
+        published.push(&[C, D]);
+        steering.set(ELSEWHERE_TABLE, &steering_table(number)?, 0)?;
+        for (prefix, bits) in ELSEWHERE {
+            let source = Source {
+                vni: QUIC.number.into(),
+                client: map_address(prefix.parse()?),
+            };
+            let key = Key::new(Source::VNI_BITS + bits, source);
+            sources.insert(&key, ELSEWHERE_TABLE, 0)?;
+        }
+        let mut quic: Array<_, Quic> = take(ebpf, "QUIC")?;
+        let spoken = Quic {
+            ports: [8443, QUIC_PORT, 0, 0],
+            ..Quic::default()
+        };
+        quic.set(QUIC.number.into(), spoken, 0)?;
         for (number, members) in published.into_iter().enumerate() {
             let mut set = ReplicaSet {
                 replicas: members.len() as u8,
@@ -166,6 +193,9 @@ impl Tables {
             allowances: take(ebpf, "ALLOWANCES")?,
             fragments: take(ebpf, "FRAGMENTS")?,
             measures: take(ebpf, "MEASURES")?,
+            quic,
+            quic_ids: take(ebpf, "QUIC_IDS")?,
+            sets,
             parked: take(ebpf, "PARKED")?,
             counters: take(ebpf, "COUNTERS")?,
             events: take(ebpf, "EVENTS")?,
@@ -183,6 +213,11 @@ impl Tables {
         clear(&mut self.half_open)?;
         clear(&mut self.datagrams)?;
         clear(&mut self.fragments)?;
+        clear(&mut self.quic_ids)?;
+        let number = QUIC.number.into();
+        let mut spoken = self.quic.get(&number, 0)?;
+        spoken.lengths = 0;
+        self.quic.set(number, spoken, 0)?;
         while self.events.next().is_some() {}
         for vni in VNIS {
             self.allow(vni, Allowance::new(None));
@@ -199,6 +234,13 @@ impl Tables {
             self.vitals.set(u32::from(instance), none, 0)?;
         }
         Ok(())
+    }
+
+    /// Has a set's number be another one's. The set that was there.
+    pub(crate) fn replace_set(&mut self, number: u16, with: ReplicaSet) -> ReplicaSet {
+        let was = self.sets.get(&number.into(), 0).unwrap();
+        self.sets.set(number.into(), with, 0).unwrap();
+        was
     }
 
     /// Writes what a VNI may mirror of its new flows.

@@ -302,6 +302,8 @@ impl Agent {
             };
             let per_s = vni.mirrored_per_s.times();
             self.dataplane.maps.set_allowance(published.number, per_s)?;
+            let ports = &vni.quic_ports;
+            self.dataplane.maps.set_quic(published.number, ports)?;
             for (address, place) in &published.addresses {
                 wanted.insert(*address);
                 let mut entry = vni_entry(vni, published.number, *place);
@@ -379,6 +381,7 @@ fn vni_entry(vni: &config::Vni, number: u16, address: u8) -> vni::Vni {
     set(vni.close == Close::Vote, vni::flag::VOTE_ON_CLOSE);
     set(vni.on_loss == OnLoss::Leave, vni::flag::LEAVE_LOST);
     set(vni.mode == MirrorMode::Shadow, vni::flag::SHADOW);
+    set(!vni.quic_ports.is_empty(), vni::flag::QUIC);
     vni::Vni {
         vni: number,
         address,

@@ -319,6 +319,8 @@ pub struct Vni {
     pub handshake_ms: u32,
     /// An established flow that is idle for longer is forgotten.
     pub idle_s: u32,
+    /// UDP ports on which QUIC is spoken: its connections are followed where a client's address changes.
+    pub quic_ports: Vec<u16>,
     /// Whether the agent adds the addresses to the VNI interfaces.
     pub announce: bool,
 }

@@ -357,6 +357,7 @@ fn settings(
         lag_ms_max: section.integer("lag_ms_max", 1..=DAY_MS, 1_000).value,
         handshake_ms: section.integer("handshake_ms", 0..=3_000, 5).value,
         idle_s: section.integer("idle_s", 1..=31_536_000, 7_200).value,
+        quic_ports: section.ports("quic_ports", limits::QUIC_PORTS),
         announce: section.boolean("announce", true),
     }
 }

@@ -341,6 +341,37 @@ impl<'a> Section<'a> {
         Some(strings)
     }
 
+    /// A list of ports, of which there are no more than `most`; none when the key is absent.
+    pub(super) fn ports(&self, key: &'static str, most: usize) -> Vec<u16> {
+        let Some(at) = self.get(key) else {
+            return Vec::new();
+        };
+        let Some(array) = at.value.as_array() else {
+            self.expected(key, &at, "a list of ports");
+            return Vec::new();
+        };
+        if array.len() > most {
+            self.wrong(at.line, format!("{key} names more than {most} ports"));
+        }
+        let mut ports = Vec::new();
+        for entry in array.iter() {
+            let line = self.report.line(entry.span().start);
+            let integer = entry.get_ref().as_integer();
+            let port = integer.and_then(|i| u16::from_str_radix(i.as_str(), i.radix()).ok());
+            match port {
+                None | Some(0) => self.wrong(
+                    line,
+                    format!("{key} must hold ports only, which are 1 to 65535"),
+                ),
+                Some(port) if ports.contains(&port) => {
+                    self.wrong(line, format!("{key} names {port} twice"));
+                }
+                Some(port) => ports.push(port),
+            }
+        }
+        ports
+    }
+
     /// A table in this one; an empty one when it is absent.
     pub(super) fn section(&self, key: &'static str) -> Section<'a> {
         let at = self.get(key);

@@ -143,6 +143,27 @@ fn a_written_file_means_the_same() {
 }
 
 #[test]
+fn ports_of_quic_are_named() {
+    let file = Path::new("mirror.toml");
+    let rows: [(&str, &[u16]); 4] = [
+        ("", &[]),
+        ("quic_ports = []\n", &[]),
+        ("quic_ports = [443]\n", &[443]),
+        (
+            "quic_ports = [1, 0x1bb, 8443, 65535]\n",
+            &[1, 443, 8443, 65_535],
+        ),
+    ];
+    for (line, ports) in rows {
+        let text = GOOD.replacen("ack = \"async\"\n", line, 1);
+        let config = Config::parse(file, &text).unwrap();
+        assert_eq!(config.vnis[0].quic_ports, ports);
+        let written = config.to_toml();
+        assert_eq!(Config::parse(file, &written).expect(&written), config);
+    }
+}
+
+#[test]
 fn what_is_mirrored_in_a_second_is_limited_or_not() {
     let file = Path::new("mirror.toml");
     for (line, limit) in [
@@ -334,6 +355,21 @@ fn numbers_have_ranges() {
             &format!(
                 "mirror.toml:21: vni \"web\": mirrored_per_s must be 1 to 1000000 or \"unlimited\", not {found}"
             ),
+        );
+    }
+    for (wrong, reason) in [
+        ("443", "must be a list of ports, not integer"),
+        ("true", "must be a list of ports, not boolean"),
+        ("[\"443\"]", "must hold ports only, which are 1 to 65535"),
+        ("[0]", "must hold ports only, which are 1 to 65535"),
+        ("[65536]", "must hold ports only, which are 1 to 65535"),
+        ("[443, 8443, 443]", "names 443 twice"),
+        ("[1, 2, 3, 4, 5]", "names more than 4 ports"),
+    ] {
+        check_with(
+            r#"ack = "async""#,
+            &format!("quic_ports = {wrong}"),
+            &format!("mirror.toml:21: vni \"web\": quic_ports {reason}"),
         );
     }
     check_with(

@@ -12,6 +12,7 @@ use mirror_common::{
     instance::{Instance, Measures, Vitals},
     limits,
     parked::Parked,
+    quic::Quic,
     replica_set::ReplicaSet,
     steering::Source,
     vni::{Vni, VniKey},
@@ -32,6 +33,7 @@ const VITALS_ONE_BY_ONE: usize = 16;
 pub struct Maps {
     pub(super) vnis: HashMap<MapData, VniKey, Vni>,
     allowances: Array<MapData, Allowance>,
+    quic: Array<MapData, Quic>,
     pub(super) sources: LpmTrie<MapData, Source, u32>,
     pub(super) sets: Array<MapData, ReplicaSet>,
     pub(super) ports: DevMapHash<MapData>,
@@ -81,6 +83,7 @@ impl Maps {
         Ok(Self {
             vnis: open_map(pins, "VNIS")?,
             allowances: open_map(pins, "ALLOWANCES")?,
+            quic: open_map(pins, "QUIC")?,
             sources: open_map(pins, "SOURCES")?,
             sets: open_map(pins, "SETS")?,
             ports: open_map(pins, "PORTS")?,
@@ -195,6 +198,19 @@ impl Maps {
         self.allowances
             .set(number, new, 0)
             .on_map("ALLOWANCES", "write")
+    }
+
+    /// Says on which ports of a VNI QUIC is spoken. What the dataplane knows of its ids stays.
+    pub fn set_quic(&mut self, vni: u16, ports: &[u16]) -> Result<(), DataplaneError> {
+        let number = u32::from(vni);
+        let mut quic = self.quic.get(&number, 0).on_map("QUIC", "read")?;
+        let mut new = [0; limits::QUIC_PORTS];
+        new.iter_mut().zip(ports).for_each(|(to, port)| *to = *port);
+        if quic.ports == new {
+            return Ok(());
+        }
+        quic.ports = new;
+        self.quic.set(number, quic, 0).on_map("QUIC", "write")
     }
 
     /// Writes what the dataplane needs to know of a VNI address.

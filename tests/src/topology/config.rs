@@ -204,6 +204,9 @@ pub struct VniConfig {
     /// How long a mirror may be behind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_ms_max: Option<u32>,
+    /// Where QUIC is spoken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quic_ports: Vec<u16>,
 }
 
 impl Config {
@@ -248,6 +251,7 @@ impl Config {
                 on_loss: None,
                 handshake_ms: None,
                 lag_ms_max: None,
+                quic_ports: Vec::new(),
             }],
         }
     }

@@ -85,6 +85,7 @@ impl Ours {
                 on_loss: None,
                 handshake_ms: None,
                 lag_ms_max: None,
+                quic_ports: Vec::new(),
             });
             ways.push(Way {
                 name,
