@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::Result;
-use clap::CommandFactory;
 use clap_complete::Shell;
 use hyper::Method;
 
@@ -63,7 +62,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 /// verb's options: the one is made the other.
 fn completions(shell: Shell) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "mirror-ctl", &mut script);
+    clap_complete::generate(shell, &mut man::whole(), "mirror-ctl", &mut script);
     let script = String::from_utf8_lossy(&script);
     script.replace("mirror__subcmd__ctl__", "mirror__ctl__")
 }

@@ -35,6 +35,17 @@ const VERBS: &[&[&str]] = &[
     &["config", "show"],
     &["config", "init"],
     &["health"],
+    &["health", "train"],
+    &["health", "eval"],
+    &["health", "record"],
+    &["health", "label"],
+    &["health", "simulate"],
+    &["health", "replay"],
+    &["health", "explain"],
+    &["health", "bench"],
+    &["health", "models"],
+    &["health", "promote"],
+    &["health", "rollback"],
     &["schema"],
     &["completions"],
     &["man"],
@@ -118,6 +129,7 @@ fn bash_completes_verbs_and_options() {
     };
     assert_eq!(complete("mirror-ctl ev", "ev"), "events evacuate");
     assert_eq!(complete("mirror-ctl flows --wa", "--wa"), "--watch");
+    assert_eq!(complete("mirror-ctl health tr", "tr"), "train");
 }
 
 #[test]
@@ -136,6 +148,9 @@ fn every_verb_has_a_manual_page() {
             "{page}"
         );
     }
+    // It is parsed on its own, and an option that all others have is none of it.
+    let page = fs::read_to_string(dir.path().join("mirror-ctl-health-train.8")).unwrap();
+    assert!(!page.contains("socket"), "{page}");
     let (code, page, _) = run(&["man"]);
     assert!(code == 0 && page.contains(".SH SYNOPSIS"), "{page}");
 }

@@ -209,3 +209,31 @@ fn a_closed_pipe_is_not_an_error() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
+
+/// What a verb prints on a terminal.
+fn on_a_terminal(variables: &[(&str, &str)]) -> String {
+    let binary = assert_cmd::cargo::cargo_bin("mirror-ctl");
+    let verb = format!("{} doctor", binary.display());
+    let output = std::process::Command::new("script")
+        .args(["--quiet", "--command", &verb, "/dev/null"])
+        .env_remove("NO_COLOR")
+        .env("TERM", "xterm")
+        .envs(variables.iter().copied())
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn there_are_colours_on_a_terminal_and_nowhere_else() {
+    let has_colours = |text: &str| {
+        assert!(text.contains("SEVERITY"), "{text}");
+        text.contains('\x1b')
+    };
+    assert!(has_colours(&on_a_terminal(&[])));
+    assert!(has_colours(&on_a_terminal(&[("NO_COLOR", "")])));
+    assert!(!has_colours(&on_a_terminal(&[("NO_COLOR", "1")])));
+    assert!(!has_colours(&on_a_terminal(&[("TERM", "dumb")])));
+    assert!(!has_colours(&run(&["doctor"]).1));
+}

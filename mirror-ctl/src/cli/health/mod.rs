@@ -16,7 +16,7 @@ mod train;
 use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     DEFAULT_SOCKET,
@@ -97,6 +97,9 @@ struct Models {
 
 /// `record`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  mirror-ctl health record web.rec --source web-1=http://10.66.1.2:9100/metrics\n  mirror-ctl health record web.rec --source a=/sys/fs/cgroup/a --count 600"
+)]
 struct Record {
     /// The recording.
     file: PathBuf,
@@ -114,6 +117,9 @@ struct Record {
 
 /// `label`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  mirror-ctl health label web-000001.rec web.rec.gz --truth told.json"
+)]
 struct Label {
     /// The recording.
     file: PathBuf,
@@ -126,6 +132,9 @@ struct Label {
 
 /// `simulate`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  mirror-ctl health simulate leak.rec --family memory-leak --seed 7"
+)]
 struct Simulate {
     /// The recording.
     file: PathBuf,
@@ -139,6 +148,9 @@ struct Simulate {
 
 /// `replay`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  mirror-ctl health replay /var/lib/mirror/record/web-000001.rec\n  mirror-ctl health replay web.rec --model model.bin"
+)]
 struct Play {
     /// The recording.
     file: PathBuf,
@@ -149,6 +161,9 @@ struct Play {
 
 /// `explain`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  mirror-ctl health explain web-1              as the running agent has it\n  mirror-ctl health explain web-1 web.rec --at 120"
+)]
 struct Explain {
     /// The instance.
     instance: String,
@@ -170,6 +185,9 @@ struct Explain {
 
 /// `bench`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  mirror-ctl health bench --instances 100\n  mirror-ctl health bench --model model.bin"
+)]
 struct Bench {
     /// The model; without one, layer A alone.
     #[arg(long, value_name = "FILE")]
@@ -184,6 +202,9 @@ struct Bench {
 
 /// `train`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  mirror-ctl health train model.bin\n  mirror-ctl health train model.bin --recordings /var/lib/mirror/record --with-simulated"
+)]
 struct Train {
     /// Where the model goes; its card goes beside it, as .json and .svg.
     #[arg(value_name = "MODEL")]
@@ -208,6 +229,9 @@ struct Train {
 
 /// `eval`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  mirror-ctl health eval --model model.bin --json found.json --svg found.svg\n  mirror-ctl health eval --recordings DIR --model model.bin"
+)]
 struct Eval {
     /// A model to judge on the held-out part of the corpus, or on recordings.
     #[arg(
@@ -252,6 +276,11 @@ struct Eval {
     svg: Option<PathBuf>,
 }
 
+/// These verbs as a part of the whole command line, for what is made of that.
+pub(super) fn command() -> clap::Command {
+    Args::command().name("health")
+}
+
 pub(super) fn run(rest: &[OsString]) -> Result<()> {
     let name = OsString::from("mirror-ctl health");
     let args = Args::parse_from(std::iter::once(&name).chain(rest));
@@ -275,8 +304,6 @@ pub(super) fn run(rest: &[OsString]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
