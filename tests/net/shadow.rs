@@ -37,7 +37,7 @@ fn judge(family: Family, mode: &str, canary: &'static str) {
         mirror.check_same();
     } else {
         mirror.check_diverged();
-        let sample = &mirror.samples[0];
+        let sample = mirror.first_sample();
         assert!(["a", "b"].contains(&sample.active.as_str()), "{sample:?}");
         sample.check(GOOD, canary);
     }
