@@ -40,8 +40,10 @@ pub struct Instance {
     pub addresses: Addresses,
     /// When an evacuation stops waiting for a good moment, [`crate::time::ms`].
     pub deadline_ms: u32,
+    /// The largest packet that the interface takes; 0 when that is not known.
+    pub mtu: u32,
 }
-assert_size!(Instance, 24);
+assert_size!(Instance, 28);
 
 /// What the dataplane noticed of an instance. Written by the dataplane, read by the agent.
 #[repr(C)]

@@ -114,6 +114,7 @@ assert_offsets!(Instance {
     ifindex: 4,
     addresses: 8,
     deadline_ms: 20,
+    mtu: 24,
 });
 assert_offsets!(Parked {
     key: 0,

@@ -106,6 +106,10 @@ reasons! {
         FragmentUnknown = "fragment_unknown",
         /// A datagram of a new flow that follows a known QUIC connection to its instance.
         QuicFollowed = "quic_followed",
+        /// A client's packet larger than what the links to its instances take: it was told so.
+        PacketTooBig = "packet_too_big",
+        /// The same of a packet whose sender would have it cut into fragments, dropped.
+        NotFragmented = "not_fragmented",
     }
 }
 

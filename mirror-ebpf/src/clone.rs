@@ -125,7 +125,7 @@ fn plan_for(ctx: &XdpContext, egress: u32, scratch: &mut Scratch) -> Option<()> 
             let source = &network.source;
             let ports = (header.source, header.destination);
             let key = flow::key(vni, source, protocol::TCP, ports.0, ports.1);
-            let flags = crate::tcp::plan_flags(&header.segment);
+            let flags = steer::plan_flags(&header.segment);
             world.plan.head = Head {
                 timestamps: header.options.timestamps,
                 edges: header.options.sack + 2,

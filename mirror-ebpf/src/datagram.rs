@@ -20,6 +20,7 @@ use crate::{
     health::{self, World},
     limit,
     maps::{DATAGRAM_FLOWS, Scratch},
+    narrow,
     packet::{at, headers::Transport, rewrite::frame_addresses},
     predecessor, quic,
     report::{self, Now},
@@ -144,6 +145,10 @@ pub(crate) fn from_client(
     let Some(active) = follow_health(flow, key, &world.conditions) else {
         return report::drop(vni.vni, Reason::NoReplica);
     };
+    let mtu = narrow::least(world);
+    if narrow::is_larger(transport, mtu) {
+        return Action::TooBig(mtu);
+    }
     if flow.replicas < 2 || !steer::can_clone(ctx) {
         if flow.replicas >= 2 {
             report::count(vni.vni, Reason::TooLargeToClone);
@@ -233,12 +238,7 @@ fn open(
     };
     if DATAGRAM_FLOWS.insert(key, flow, 0).is_err() {
         report::count(key.vni, Reason::FlowTableFull);
-        return Err(steer::to_instance(
-            ctx,
-            key.vni,
-            served.instance(),
-            false,
-        ));
+        return Err(steer::to_instance(ctx, key.vni, served.instance(), false));
     }
     report::count(key.vni, Reason::FlowOpened);
     DATAGRAM_FLOWS

@@ -18,6 +18,8 @@ pub(crate) struct World {
     pub(crate) conditions: Conditions,
     /// The interface that leads to each replica; 0 for unused slots.
     pub(crate) ifindex: [u32; REPLICAS],
+    /// What the link to each replica takes; 0 where that is not known.
+    pub(crate) mtu: [u32; REPLICAS],
     /// How long ago the flow's SYN passed, when its SYN-ACK does, [`mirror_common::time::steps`].
     pub(crate) handshake: u32,
     /// When the client's packet passes, in steps, if it may be timed.
@@ -86,12 +88,14 @@ pub(crate) fn look(world: &mut World, flow: &Flow, vni: &Vni, now: Now) {
     for slot in 0..REPLICAS {
         world.conditions.state[slot] = 0;
         world.ifindex[slot] = 0;
+        world.mtu[slot] = 0;
         if slot < usize::from(flow.replicas)
             && let Some(instance) = INSTANCES.get(u32::from(flow.instances[slot]))
         {
             world.conditions.state[slot] = instance.state as u8;
             world.conditions.deadline_ms[slot] = instance.deadline_ms;
             world.ifindex[slot] = instance.ifindex;
+            world.mtu[slot] = instance.mtu;
         }
     }
 }

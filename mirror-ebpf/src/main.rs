@@ -19,6 +19,7 @@ mod limit;
 mod lock;
 mod maps;
 mod measure;
+mod narrow;
 mod packet;
 mod park;
 mod predecessor;
@@ -66,13 +67,15 @@ pub(crate) enum Action {
     Drop,
     /// Handed to a redirect helper, whose return value this is.
     Redirect(u32),
+    /// A client's, and larger than the links to its instances take, of which the narrowest takes so much.
+    TooBig(u32),
 }
 
 impl Action {
     fn number(self) -> u32 {
         match self {
             Self::Pass => xdp_action::XDP_PASS,
-            Self::Drop => xdp_action::XDP_DROP,
+            Self::Drop | Self::TooBig(_) => xdp_action::XDP_DROP,
             Self::Redirect(action) => action,
         }
     }

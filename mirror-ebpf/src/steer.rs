@@ -16,13 +16,14 @@ use mirror_common::{
     reason::Reason,
     replica_set::ReplicaSet,
     steering::{self, Source},
+    tcp::{Segment, segment::bit},
     vni::flag,
 };
 
 use crate::{
     Action,
     maps::{INSTANCES, PORTS, SET_PORTS, SETS, SOURCES, STEERING},
-    packet::rewrite::address_frame,
+    packet::{rewrite::address_frame, tcp_header},
     report::{self, count},
     trace,
 };
@@ -137,6 +138,22 @@ pub(crate) fn begin(plan: &mut Plan, vni: u16, transport: usize, flags: u8) {
     for copy in &mut plan.copies {
         copy.ifindex = 0;
     }
+}
+
+/// The plan's flags for a segment.
+#[inline(always)]
+pub(crate) fn plan_flags(segment: &Segment) -> u8 {
+    let mut flags = 0;
+    if segment.is(bit::ACK) {
+        flags |= plan::flag::ACK;
+    }
+    if tcp_header::asks(segment) {
+        flags |= plan::flag::ASKS;
+    }
+    if segment.is(bit::SYN) {
+        flags |= plan::flag::SYN;
+    }
+    flags
 }
 
 /// Sends a copy to every replica of a set.

@@ -11,7 +11,6 @@ use mirror_common::{
     flow::{Flow, FlowKey, TcpFlow, protocol, state},
     instance,
     limits::REPLICAS,
-    plan,
     reason::{Cold, Reason},
     steering,
     tcp::{Notes, Segment, client, option, segment::bit, slot},
@@ -26,6 +25,7 @@ use crate::{
     limit, lock,
     maps::{FLOWS, HALF_OPEN, INSTANCES, MIRRORED_FLOWS, Scratch, zero},
     measure::{self, Stopwatch},
+    narrow,
     packet::{
         headers::{Network, Transport},
         rewrite::{self, Bare, Fields, frame_addresses},
@@ -326,6 +326,9 @@ fn plain_from_client(packet: &Packet<'_>, flow: *mut Flow, stopwatch: &mut Stopw
     let instance = flow.instances[0];
     match INSTANCES.get(u32::from(instance)) {
         Some(entry) if entry.state & instance::state::REACHABLE != 0 => {
+            if narrow::is_larger(packet.transport, entry.mtu) {
+                return Action::TooBig(entry.mtu);
+            }
             if segment.payload > 0 {
                 let now_steps = match flow.owes(0) {
                     0 => stopwatch.start(packet.now),
@@ -375,12 +378,17 @@ fn mirrored_from_client(
     let flow = unsafe { &mut *flow };
     let segment = &packet.header.segment;
     health::look(world, &flow.flow, packet.vni, packet.now);
+    // Before anything is taken in: it comes again in smaller segments.
+    let mtu = narrow::least(world);
+    if narrow::is_larger(packet.transport, mtu) {
+        return Action::TooBig(mtu);
+    }
     let (conditions, notes, plan) = (&world.conditions, &mut world.notes, &mut world.plan);
     steer::begin(
         plan,
         packet.vni.vni,
         packet.transport.offset(),
-        plan_flags(segment),
+        steer::plan_flags(segment),
     );
     plan.head.timestamps = packet.header.options.timestamps;
     plan.head.edges = packet.header.options.sack + 2;
@@ -432,22 +440,6 @@ fn mirrored_from_client(
         client::Verdict::Reset => reset_client(packet),
         client::Verdict::Drop(reason) => report::drop(packet.vni.vni, reason),
     }
-}
-
-/// The plan's flags for a segment.
-#[inline(always)]
-pub(crate) fn plan_flags(segment: &Segment) -> u8 {
-    let mut flags = 0;
-    if segment.is(bit::ACK) {
-        flags |= plan::flag::ACK;
-    }
-    if tcp_header::asks(segment) {
-        flags |= plan::flag::ASKS;
-    }
-    if segment.is(bit::SYN) {
-        flags |= plan::flag::SYN;
-    }
-    flags
 }
 
 /// A frame of the flow cannot be cloned: only the active replica can follow from here.

@@ -6,6 +6,7 @@ use mirror_common::{counts::NO_VNI, flow::protocol, reason::Reason, vni::VniKey}
 use crate::{
     Action, datagram, icmp,
     maps::{self, VNIS},
+    narrow,
     packet::headers,
     report::{self, Now},
     tcp,
@@ -31,7 +32,7 @@ pub(crate) fn run(ctx: &XdpContext) -> Action {
         return report::drop(vni.vni, reason);
     }
     let now = Now::read();
-    match scratch.transport.protocol {
+    let action = match scratch.transport.protocol {
         protocol::TCP if scratch.transport.is_fragment() => report::drop(vni.vni, Reason::Fragment),
         // There is nothing of its protocol in it.
         _ if scratch.transport.is_later() => datagram::udp_from_client(ctx, scratch, vni, now),
@@ -39,5 +40,12 @@ pub(crate) fn run(ctx: &XdpContext) -> Action {
         protocol::UDP => datagram::udp_from_client(ctx, scratch, vni, now),
         protocol::ICMP | protocol::ICMPV6 => icmp::from_client(ctx, scratch, vni, now),
         _ => report::drop(vni.vni, Reason::UnknownProtocol),
+    };
+    match action {
+        Action::TooBig(mtu) => {
+            let (network, transport) = (&scratch.network, &scratch.transport);
+            narrow::answer(ctx, network, transport, vni.vni, mtu)
+        }
+        action => action,
     }
 }

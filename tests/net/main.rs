@@ -24,6 +24,7 @@ mod manual;
 mod measured;
 mod metrics;
 mod mirrors;
+mod mtu;
 mod page;
 mod prediction;
 mod privileges;

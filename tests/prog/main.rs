@@ -10,6 +10,7 @@ mod check;
 mod conversation;
 mod counts;
 mod hosts;
+mod narrow;
 mod network;
 mod packet;
 mod tables;

@@ -126,7 +126,12 @@ fn shuffle_health(bench: &mut Bench, rng: &mut Rng) {
     use instance::state::{DEAD, EVACUATING, UP};
     for instance in INSTANCES {
         let state = *rng.choice(&[UP, UP, EVACUATING, DEAD]).unwrap();
-        bench.tables.change(instance, |entry| entry.state = state);
+        // Some specimens are larger than the second.
+        let mtu = *rng.choice(&[0, 1300, 9000]).unwrap();
+        bench.tables.change(instance, |entry| {
+            entry.state = state;
+            entry.mtu = mtu;
+        });
     }
 }
 

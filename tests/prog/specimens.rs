@@ -63,6 +63,12 @@ fn of_tcp(bench: &mut Bench, talk: &Conversation, all: &mut Vec<Specimen>) {
             .tcp(&talk.client(0, 0).with_options(options(0))),
     );
     client(talk.inbound().tcp(&talk.client(0, 0).with(bit::FIN)));
+    if talk.wrapping == Wrapping::Plain {
+        client(
+            talk.inbound()
+                .tcp(&talk.client(0, 0).with_payload(&[7; 1300])),
+        );
+    }
     let lost = Envelope {
         wrapping: Wrapping::Plain,
         ..talk.outbound()

@@ -228,6 +228,7 @@ impl Tables {
                 ifindex: network.link(instance),
                 addresses: Addresses::new(instance_mac(instance), link_mac(instance)),
                 deadline_ms: 0,
+                mtu: 9000,
             };
             self.instances.set(u32::from(instance), entry, 0)?;
             let none = Vitals::default();

@@ -297,6 +297,7 @@ impl Agent {
         for instance in &mut self.state.instances {
             let link = links.iter().find(|link| link.name == instance.config.link);
             instance.ifindex = link.map_or(0, |link| link.ifindex);
+            instance.mtu = link.map_or(0, |link| link.mtu);
             instance.source_mac = link.and_then(|link| link.mac).unwrap_or_default();
             let up = link.is_some_and(|link| link.up);
             instance.link_up_ns = up.then(|| instance.link_up_ns.unwrap_or(now_ns));

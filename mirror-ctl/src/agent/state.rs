@@ -102,6 +102,8 @@ pub struct Instance {
     pub config: config::Instance,
     /// The interface that leads to it, 0 while there is none.
     pub ifindex: u32,
+    /// The largest packet that the interface takes.
+    pub mtu: u32,
     /// The hardware address of our end.
     pub source_mac: Mac,
     /// Since when the link is up.
@@ -144,6 +146,7 @@ impl Instance {
             mac: config.mac,
             config,
             ifindex: 0,
+            mtu: 0,
             source_mac: Mac::default(),
             link_up_ns: None,
             asked_ns: 0,
@@ -210,6 +213,7 @@ impl Instance {
             ifindex: self.ifindex,
             addresses: Addresses::new(self.mac.unwrap_or_default().0, self.source_mac.0),
             deadline_ms: self.deadline_ms,
+            mtu: self.mtu,
         }
     }
 

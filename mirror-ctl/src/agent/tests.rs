@@ -120,6 +120,21 @@ fn takeover(from: u16, time_ns: u64) -> Report {
 }
 
 #[test]
+fn what_a_link_takes_is_written() {
+    let mut state = world();
+    assert_eq!(state.instances[1].entry().mtu, 1500);
+    let mut narrow = link(3, "ib", true);
+    narrow.mtu = 1400;
+    let actions = state.network(&Change::Link(narrow), START);
+    assert!(
+        matches!(actions[..], [Action::WriteInstance(1)]),
+        "{actions:?}"
+    );
+    assert_eq!(state.instances[1].entry().mtu, 1400);
+    assert_eq!(service(&state, "b"), (Service::Up, Cause::Configured));
+}
+
+#[test]
 fn all_serve_when_all_is_well() {
     let state = world();
     for instance in &state.instances {

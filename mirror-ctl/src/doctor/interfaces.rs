@@ -184,7 +184,7 @@ fn mtu(facts: &Facts, port: &Port, link: &Link) -> Vec<Finding> {
         let larger = vnis.filter_map(|other| Some((&other.name, other.link.as_ref()?.mtu)));
         for (name, theirs) in larger.filter(|(_, theirs)| *theirs > link.mtu) {
             let what = format!(
-                "MTU {} is less than the {theirs} of {name}: larger packets of clients do not reach it",
+                "MTU {} is less than the {theirs} of {name}: clients are told to send less, and what is to be fragmented is lost",
                 link.mtu
             );
             let advice = format!("ip link set dev {} mtu {theirs}, at both ends", port.name);

@@ -40,6 +40,18 @@ impl Network {
         usize::from(self.offset & (OFFSET_MAX - 1))
     }
 
+    /// Bytes of VLAN tags beyond the one for which the kernel leaves room on every link.
+    #[inline(always)]
+    fn tags(&self) -> u16 {
+        (self.offset & (OFFSET_MAX - 1)).saturating_sub((ETHERNET + VLAN) as u16)
+    }
+
+    /// The largest packet with tags as this one's that a link takes.
+    #[inline(always)]
+    pub(crate) fn room(&self, mtu: u32) -> u32 {
+        mtu - u32::from(self.tags())
+    }
+
     /// IPv4, or else IPv6.
     #[inline(always)]
     pub(crate) fn is_v4(&self) -> bool {
@@ -70,7 +82,8 @@ pub(crate) struct Transport {
     pub(crate) protocol: u8,
     /// One of [`part`].
     part: u8,
-    pad: [u8; 2],
+    /// Bytes that it takes of a link's MTU.
+    pub(crate) size: u16,
     /// The datagram's identification, if this is a fragment.
     pub(crate) id: u32,
 }
@@ -193,6 +206,7 @@ pub(crate) fn transport(
     {
         return Err(Reason::Malformed);
     }
+    found.size = found.end - network.offset + network.tags();
     Ok(())
 }
 

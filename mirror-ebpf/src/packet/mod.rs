@@ -3,6 +3,7 @@
 pub(crate) mod headers;
 pub(crate) mod rewrite;
 pub(crate) mod tcp_header;
+pub(crate) mod too_big;
 
 use core::arch::asm;
 

@@ -242,7 +242,7 @@ pub(crate) fn bare_segment(
 /// net/core/dev.c, Linux 6.18: it counts from the Ethernet header and sets it from the IP header), and a stack that appends the next segment's bytes there (`tcp_add_backlog`,
 /// net/ipv4/tcp_ipv4.c) gives wrong ones to its application.
 #[inline(always)]
-fn cut(ctx: &XdpContext, end: usize) -> Option<()> {
+pub(super) fn cut(ctx: &XdpContext, end: usize) -> Option<()> {
     const TRAILER: usize = 4;
     let excess = super::length(ctx) as i64 - end as i64;
     if excess <= TRAILER as i64 {

@@ -18,7 +18,7 @@ const QUIET_LIMIT: Duration = Duration::from_secs(60);
 /// So many looks in a row that see the same are quiet.
 const QUIET_LOOKS: usize = 40;
 /// What became of a frame that one of the host's programs was given: each gets exactly one of these.
-const VERDICTS: [&str; 25] = [
+const VERDICTS: [&str; 27] = [
     "not_vni",
     "steered",
     "cloned",
@@ -44,9 +44,11 @@ const VERDICTS: [&str; 25] = [
     "too_large_to_clone",
     "icmp_error",
     "no_port",
+    "packet_too_big",
+    "not_fragmented",
 ];
 /// Those of them, and of copies, that lose what somebody wanted to get.
-const LOSSES: [&str; 10] = [
+const LOSSES: [&str; 11] = [
     "no_replica_set",
     "no_replica",
     "no_port",
@@ -57,6 +59,7 @@ const LOSSES: [&str; 10] = [
     "clone_unwanted",
     "flow_table_full",
     "not_replica",
+    "not_fragmented",
 ];
 
 /// A host's counters since it exists.

@@ -107,6 +107,17 @@ impl Net {
             .with_context(|| format!("{device} down"))
     }
 
+    /// Sets the largest packet that an interface takes.
+    pub async fn mtu(&self, device: &str, mtu: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index(device)?).mtu(mtu).build();
+        self.handle
+            .link()
+            .set(message)
+            .execute()
+            .await
+            .with_context(|| format!("{device} mtu {mtu}"))
+    }
+
     /// Removes an interface, and with one end of a veth the other.
     pub async fn delete(&self, device: &str) -> Result<()> {
         let request = self.handle.link().del(index(device)?);

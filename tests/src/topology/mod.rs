@@ -13,6 +13,7 @@
 //! host, so the testbed does without ARP, neighbour discovery and their timing.
 
 pub mod config;
+mod more;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -41,8 +42,6 @@ const DELAY_LINK: &str = "late";
 const MTU: u32 = 1500;
 /// The VNI host's interface where the traffic of clients elsewhere arrives.
 pub const ELSEWHERE_LINK: &str = "c1";
-const ELSEWHERE_MAC: MacAddr = MacAddr::local(0, 4);
-const ELSEWHERE_LINK_MAC: MacAddr = MacAddr::local(0, 3);
 const CLIENT_MAC: MacAddr = MacAddr::local(0, 2);
 const CLIENT_LINK_MAC: MacAddr = MacAddr::local(0, 1);
 
@@ -103,6 +102,13 @@ impl Family {
         }
     }
 
+    fn beyond_net(self, host: u8) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::new(10, 79, 0, host).into(),
+            Self::V6 => Ipv6Addr::new(0xfd79, 0, 0, 0, 0, 0, 0, host.into()).into(),
+        }
+    }
+
     fn instance_net(self, number: u8, host: u8) -> IpAddr {
         match self {
             Self::V4 => Ipv4Addr::new(10, 66, number, host).into(),
@@ -150,6 +156,15 @@ impl Instance {
     #[must_use]
     pub fn gateway(&self, family: Family) -> IpAddr {
         family.instance_net(self.number, 1)
+    }
+
+    /// Has its link take no more than this, at both ends or, where it is not to know itself, at the VNI host's.
+    pub fn set_mtu(&self, host: &Namespace, mtu: u32, both: bool) -> Result<()> {
+        configure(host, async |net| net.mtu(&self.link, mtu).await)?;
+        if both {
+            configure(&self.namespace, async |net| net.mtu(HOST_LINK, mtu).await)?;
+        }
+        Ok(())
     }
 
     /// Takes its link down at its own end.
@@ -310,46 +325,6 @@ impl Topology {
     pub fn instance(&self, name: &str) -> Result<&Instance> {
         let found = self.instances.iter().find(|instance| instance.name == name);
         found.with_context(|| format!("no instance {name}"))
-    }
-
-    /// A host for clients at another place: 10.78.0.2 and fd78::2, behind the VNI host's [`ELSEWHERE_LINK`].
-    pub fn connect_elsewhere(&self) -> Result<Namespace> {
-        let client = Namespace::create(&self.run.namespace("elsewhere"))?;
-        let near = End {
-            namespace: &self.host,
-            name: ELSEWHERE_LINK,
-            mac: ELSEWHERE_LINK_MAC,
-        };
-        let far = End {
-            namespace: &client,
-            name: HOST_LINK,
-            mac: ELSEWHERE_MAC,
-        };
-        link(near, far, |family| {
-            (family.elsewhere_net(1), family.elsewhere_net(2))
-        })?;
-        configure(&client, async |net| {
-            for family in Family::ALL {
-                let vni = (family.vni(), family.host_prefix());
-                net.route(vni, Some(family.elsewhere_net(1)), HOST_LINK)
-                    .await?;
-            }
-            Ok(())
-        })?;
-        for instance in &self.instances {
-            configure(&instance.namespace, async |net| {
-                for family in Family::ALL {
-                    net.route(
-                        family.elsewhere(),
-                        Some(instance.gateway(family)),
-                        HOST_LINK,
-                    )
-                    .await?;
-                }
-                Ok(())
-            })?;
-        }
-        Ok(client)
     }
 
     /// The agent's configuration for this network, to be adjusted before it is used.

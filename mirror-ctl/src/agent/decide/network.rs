@@ -118,6 +118,7 @@ impl State {
         let source = link.mac.unwrap_or_default();
         actions.extend(self.change(place, now_ns, Cause::None, |instance| {
             instance.ifindex = link.ifindex;
+            instance.mtu = link.mtu;
             instance.source_mac = source;
             instance.link_up_ns = link.up.then(|| instance.link_up_ns.unwrap_or(now_ns));
         }));

@@ -328,6 +328,7 @@ fn fill(ebpf: &mut Ebpf, topology: &Topology, client_link: u32, links: &[u32]) -
             ifindex,
             addresses: Addresses::new(instance.mac.0, MacAddr::local(number as u8, 1).0),
             deadline_ms: 0,
+            mtu: 0,
         };
         instances.set(number, entry, 0)?;
     }
