@@ -5,6 +5,7 @@
 //! which of the two was acknowledged.
 
 use crate::{
+    branchless::{is_before, is_some},
     flow::Flow,
     limits::REPLICAS,
     tcp::{Segment, segment::bit},
@@ -24,19 +25,6 @@ const ALL_TIMED: u8 = mark::OWES - mark::TIMED;
 const IS_TIMED: u32 = 1 << 31;
 /// How far the kernel's last tick may be behind the clock, [`crate::time::steps`]: 16 ms.
 const TICK: u32 = 1 << 10;
-
-/// 1 if a number is not 0 and at most 2^31, else 0. Arithmetic, not a comparison: the verifier would follow each answer through all
-/// that comes after.
-#[inline(always)]
-pub const fn is_some(number: u32) -> u32 {
-    number.wrapping_neg() >> 31
-}
-
-/// 1 if a sequence number is before another, else 0; see [`is_some`].
-#[inline(always)]
-pub const fn is_before(one: u32, other: u32) -> u32 {
-    one.wrapping_sub(other) >> 31
-}
 
 impl Flow {
     /// 1 if a replica has not answered what the client asked, else 0.

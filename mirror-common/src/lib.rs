@@ -4,9 +4,11 @@
 //! Nothing here knows a kernel, a clock or a device. The XDP programs, the unit and property
 //! tests and a simulator run the very same functions.
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod allowance;
 pub mod answers;
+pub mod branchless;
 pub mod checksum;
 pub mod counts;
 pub mod ethernet;

@@ -16,6 +16,8 @@ pub mod flag {
     pub const ZONED: u8 = 16;
     /// Mirrors are compared and never made active. Goes without [`HOLD_ACKS`] and [`VOTE_ON_CLOSE`].
     pub const SHADOW: u8 = 32;
+    /// Whichever replica says the client's next bytes first is active. Goes without [`SHADOW`].
+    pub const FIRST: u8 = 64;
     /// QUIC is spoken on some ports of it ([`crate::quic::Quic`]).
     pub const QUIC: u8 = 128;
 }

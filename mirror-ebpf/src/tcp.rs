@@ -5,7 +5,7 @@ pub(crate) mod returned;
 
 use aya_ebpf::programs::XdpContext;
 use mirror_common::{
-    answers::{is_before, is_some},
+    branchless::{is_before, is_some},
     ethernet::Addresses,
     event::kind,
     flow::{Flow, FlowKey, TcpFlow, protocol, state},

@@ -1,18 +1,23 @@
 //! What callers of the API that keep to nothing cannot do: damaged, endless, cut and piled up requests get an answer or the
-//! connection's end in time, none is an error of the agent's, and nothing changes.
+//! connection's end in time, none is an error of the agent's, and nothing changes. And who may call at all, and how many at a time.
 
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use fastrand::Rng;
+use nix::unistd::Group;
 use testbed::agent::Agent;
 use testbed::topology::Family;
 
 use crate::support::{LIMIT, Site, calmly, wait_replies};
 
+const STATUS: &[u8] = b"GET /v1/status HTTP/1.1\r\nHost: agent\r\n\r\n";
 const SEED: u64 = 0x5eed_0a91;
 const REQUESTS: usize = 1_000;
 
@@ -171,4 +176,51 @@ fn requests_that_keep_to_nothing_change_nothing() {
         wait_replies(&mut client, 50);
         calm.check(&client.finish().unwrap(), 20);
     });
+}
+
+/// As many as there may be (`CONNECTIONS_MAX`, mirror-ctl/src/api/listen.rs).
+const CONNECTIONS: usize = 128;
+
+#[test]
+fn connections_beyond_the_bound_wait_for_a_place() {
+    let site = Site::new(2);
+    let config = site.config();
+    let agent = site.agent(&config);
+    let connect = || UnixStream::connect(&config.agent.socket).unwrap();
+    // Each has been answered once, so that it has its place, and is kept.
+    let mut held: Vec<_> = std::iter::repeat_with(connect).take(CONNECTIONS).collect();
+    for stream in &mut held {
+        stream.write_all(STATUS).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        assert!(stream.read(&mut [0; 64]).unwrap() > 0);
+    }
+    let mut late = connect();
+    late.write_all(STATUS).unwrap();
+    late.set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let none = late.read(&mut [0; 64]).unwrap_err();
+    assert_eq!(none.kind(), ErrorKind::WouldBlock, "{none}");
+    held.pop();
+    late.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut answer = [0; 12];
+    late.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    drop(held);
+    agent.status().unwrap();
+}
+
+#[test]
+fn the_socket_is_its_owners_or_a_groups() {
+    let site = Site::new(2);
+    let mut config = site.config();
+    for (group, mode) in [(None, 0o600), (Some("daemon"), 0o660)] {
+        config.agent.group = group.map(str::to_owned);
+        let agent = site.agent(&config);
+        let socket = fs::metadata(&config.agent.socket).unwrap();
+        assert_eq!(socket.mode() & 0o7777, mode);
+        let name = group.unwrap_or("root");
+        let owner = Group::from_name(name).unwrap().unwrap();
+        assert_eq!((socket.uid(), socket.gid()), (0, owner.gid.as_raw()));
+        drop(agent);
+    }
 }

@@ -12,6 +12,7 @@ mod divergence;
 mod doctor;
 mod drain;
 mod events;
+mod first;
 mod flood;
 mod flows;
 mod fragments;

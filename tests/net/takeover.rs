@@ -89,6 +89,28 @@ each_fault! {
     ipv6_generic: V6 "generic";
 }
 
+/// Whoever answers first answers the client, and nobody knows of a death but by that.
+#[test]
+fn the_first_to_answer_killed() {
+    check_first(Fault::Killed, Family::V4, "native");
+}
+
+#[test]
+fn the_first_to_answer_silent() {
+    check_first(Fault::Silent, Family::V6, "generic");
+}
+
+#[track_caller]
+fn check_first(fault: Fault, family: Family, mode: &str) {
+    check_plan(&Plan {
+        family,
+        mode: mode.into(),
+        mirrors: 2,
+        first: true,
+        ..Plan::new(fault, 20)
+    });
+}
+
 #[test]
 fn three_replicas() {
     check_plan(&Plan {

@@ -1,6 +1,7 @@
 //! Another version takes the place of the one that runs, under load, and nobody notices; or it is refused, and nothing has
 //! changed.
 
+use std::fs;
 use std::path::Path;
 
 use aya::maps::{Array, Map, MapData};
@@ -51,6 +52,8 @@ fn another_version_is_swapped_in_under_load_and_not_noticed() {
         wait_replies(&mut client, 100);
         wait_replies(&mut datagrams, 1_000);
 
+        let former = agent.binary().with_extension("former");
+        process::copy(agent.binary(), &former).unwrap();
         install_another(agent.binary()).unwrap();
         let dry = agent.text(&["upgrade", "--dry-run"]).unwrap();
         assert_eq!(
@@ -76,6 +79,16 @@ fn another_version_is_swapped_in_under_load_and_not_noticed() {
             "the service manager looks after the process that it started"
         );
 
+        wait_replies(&mut client, 300);
+        wait_replies(&mut datagrams, 1_000);
+        // The way back is the same.
+        fs::rename(&former, agent.binary()).unwrap();
+        agent.text(&["upgrade"]).unwrap();
+        let back = programs(&pins);
+        assert!(
+            back.len() == 4 && back.iter().all(|program| !after.contains(program)),
+            "{after:?} {back:?}"
+        );
         wait_replies(&mut client, 300);
         wait_replies(&mut datagrams, 1_000);
         let flows = agent.wait_warm(60, LIMIT).unwrap();

@@ -16,6 +16,7 @@ fn no_seed_breaks_a_rule() {
     assert_eq!(totals.seeds, SEEDS);
     // The runs are worth something: connections are moved, and hardly any is lost.
     assert!(counts.takeovers > SEEDS / 4, "{counts:?}");
+    assert!(counts.leads > SEEDS / 4, "{counts:?}");
     assert!(counts.lost < counts.flows / 10, "{counts:?}");
 }
 

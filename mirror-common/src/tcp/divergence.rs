@@ -28,7 +28,7 @@ pub(super) fn add(replica: &mut Replica, packet: &Segment) {
     let part = u32::from(packet.sum) << (odd * 8);
     let part = (part | part >> 16) & 0xffff;
     replica.sum = fold(u32::from(replica.sum) + part * u32::from(new));
-    replica.flags &= !(u8::from(new & !next) * flag::SUM);
+    replica.flags &= !(u8::from(new & !next) * flag::SUM | u8::from(new) * flag::AGREES);
 }
 
 /// Sends each mirror to the cold that is level with the active replica and has said something else.
@@ -55,8 +55,8 @@ pub(super) fn compare(flow: &mut TcpFlow, notes: &mut Notes) {
         if replica.flags & flag::SUM != 0 && !same(replica.sum, sum) {
             flow.chill(slot, Cold::Diverged, notes);
         } else {
+            replica.flags |= flag::SUM | flag::AGREES * u8::from(replica.flags & flag::SUM != 0);
             replica.sum = sum;
-            replica.flags |= flag::SUM;
         }
     }
 }

@@ -18,8 +18,8 @@ mod tests;
 pub use segment::Segment;
 
 use crate::{
-    answers::{is_before, is_some},
     assert_size,
+    branchless::{is_before, is_some},
     flow::{TcpFlow, state},
     instance,
     limits::REPLICAS,
@@ -84,6 +84,8 @@ pub mod flag {
     pub const FIN: u8 = 2;
     /// Its sum counts from where that of the others does.
     pub const SUM: u8 = 4;
+    /// It is level with the active replica and was found to have said the same, when the client spoke last.
+    pub const AGREES: u8 = 8;
 }
 
 /// Bits of [`TcpSync::options`]: what the connection negotiated.
@@ -260,7 +262,7 @@ impl TcpFlow {
     }
 
     /// 1 if the client waits for something, else 0: the active replica owes it an answer, or it lacks bytes that were sent to it
-    /// or that the active replica has produced. By arithmetic, see [`is_before`].
+    /// or that the active replica has produced. By arithmetic, see [`crate::branchless`].
     #[inline(always)]
     pub fn is_waited_for(&self) -> u32 {
         let active = self.flow.active;

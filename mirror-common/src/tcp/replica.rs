@@ -5,6 +5,7 @@ use super::{
     segment::bit, seq, slot,
 };
 use crate::{
+    branchless::is_equal,
     event::cause,
     flow::state,
     limits::REPLICAS,
@@ -136,9 +137,12 @@ pub fn receive(
     if young | !flow.is_warm(from, conditions) {
         return handshake::stale(flow, from, packet, conditions);
     }
+    let leads = roles::leads(flow, from, packet, conditions);
     let advanced = learn(flow, from, packet, notes);
     closing::judge(flow, from, packet, conditions, notes);
     roles::bound_lag(flow, conditions, notes);
+    // It may have been too late.
+    let leads = leads & is_equal(flow.replica(from).state.into(), slot::WARM.into());
     let shut = closing::is_shut(flow, from, conditions);
     let lost = shut | has_lost_bytes(flow, from, packet, advanced);
     let output = if lost {
@@ -149,7 +153,8 @@ pub fn receive(
         };
         flow.chill(from, why, notes);
         Output::drop(Reason::MirrorSuppressed)
-    } else if from == flow.flow.active {
+    } else if (from == flow.flow.active) | (leads != 0) {
+        roles::follow(flow, from, leads);
         from_active(flow, from, packet, conditions, advanced)
     } else {
         from_mirror(flow, from, packet, conditions, advanced)

@@ -1,7 +1,15 @@
 //! Which replica is active: takeover, migration, and the bounds within which a mirror may lag.
 
-use super::{Conditions, Notes, TcpFlow, flag, seq, slot};
-use crate::{event::cause, flow::state, limits::REPLICAS, reason::Cold, vni};
+use super::{Conditions, Notes, Segment, TcpFlow, flag, seq, slot};
+use crate::{
+    branchless::{is_before, is_equal, is_some, pick},
+    event::cause,
+    flow::state,
+    instance,
+    limits::REPLICAS,
+    reason::Cold,
+    vni,
+};
 
 /// What a takeover costs, ordered: each bit outweighs all that is below it. The lowest 27 bits
 /// are the bytes that the replica is apart from what the client was sent.
@@ -104,6 +112,41 @@ pub fn activate(flow: &mut TcpFlow, slot: u8, why: u8, notes: &mut Notes) {
     flow.flow.active = slot;
     flow.flow.takeovers = flow.flow.takeovers.saturating_add(1);
     flow.replica_mut(slot).behind_ms = 0;
+}
+
+/// First-writer delivery: 1 if a mirror now says the client's next bytes and becomes active by that, else 0.
+///
+/// The client's stream stays one that a single replica has written: the mirror's segment begins just where that ends, and when the
+/// client spoke last it was found to have said the same. What the others say of the same bytes is theirs to be turned round.
+/// Comes before the segment is learnt.
+#[inline(always)]
+pub(super) fn leads(flow: &TcpFlow, from: u8, packet: &Segment, conditions: &Conditions) -> u32 {
+    let active = flow.flow.active;
+    let (replica, sent) = (flow.replica(from), flow.sync.sent);
+    let is_first = u32::from(conditions.vni.flags / vni::flag::FIRST) & 1;
+    let begins = is_some(packet.payload) & is_equal(packet.seq, replica.snd_nxt);
+    let level = is_equal(flow.produced(from), sent) & is_equal(flow.produced(active), sent);
+    let agrees = u32::from(replica.flags / flag::AGREES) & 1;
+    let stays = u32::from(conditions.state_of(from)) & instance::state::STAYS;
+    let lacking = is_before(replica.rcv_nxt, flow.sync.told_ack);
+    is_first
+        & begins
+        & level
+        & agrees
+        & is_some(stays)
+        & (lacking ^ 1)
+        & (is_equal(from.into(), active.into()) ^ 1)
+}
+
+/// Makes a mirror active that `leads`, 1 or 0. That is no takeover: nothing has failed, and nobody is told.
+#[inline(always)]
+pub(super) fn follow(flow: &mut TcpFlow, from: u8, leads: u32) {
+    let (active, takeovers) = (flow.flow.active, flow.flow.takeovers);
+    let more = leads & (is_equal(takeovers.into(), u8::MAX.into()) ^ 1);
+    flow.flow.active = pick(leads, from.into(), active.into()) as u8;
+    flow.flow.takeovers = takeovers.wrapping_add(more as u8);
+    let replica = flow.replica_mut(from);
+    replica.behind_ms = pick(leads, 0, replica.behind_ms);
 }
 
 /// Sends mirrors to the cold that hold the client back for too long, or that cannot take over any

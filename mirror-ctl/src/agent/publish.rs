@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::{self, Ack, Close, MirrorMode, OnLoss},
+    config::{self, Ack, Close, Delivery, MirrorMode, OnLoss},
     dataplane::{DataplaneError, PublishedSet},
     mirroring::{Decision, Options, Policy, Previous, decide},
     routing::{Choice, NONE, Rule, State},
@@ -381,6 +381,7 @@ fn vni_entry(vni: &config::Vni, number: u16, address: u8) -> vni::Vni {
     set(vni.close == Close::Vote, vni::flag::VOTE_ON_CLOSE);
     set(vni.on_loss == OnLoss::Leave, vni::flag::LEAVE_LOST);
     set(vni.mode == MirrorMode::Shadow, vni::flag::SHADOW);
+    set(vni.delivery == Delivery::First, vni::flag::FIRST);
     set(!vni.quic_ports.is_empty(), vni::flag::QUIC);
     vni::Vni {
         vni: number,

@@ -185,6 +185,7 @@ impl Agent {
                     Ack::Async => "async",
                 }
                 .to_owned(),
+                delivery: vni.delivery.name().to_owned(),
                 close: match vni.close {
                     Close::Vote => "vote",
                     Close::Trust => "trust",

@@ -233,6 +233,8 @@ pub struct VniRow {
     pub canaries: Vec<String>,
     /// What the client is told to be received.
     pub ack: String,
+    /// Whose answer the client gets: `active` or `first`.
+    pub delivery: String,
     /// Whose close counts.
     pub close: String,
     /// What becomes of a flow without a live replica.

@@ -47,6 +47,7 @@ pub(super) fn vnis(rows: &[VniRow], look: Look) -> String {
             "flows",
             "unprotected",
             "ack",
+            "delivery",
             "close",
             "instances",
         ],
@@ -62,6 +63,7 @@ pub(super) fn vnis(rows: &[VniRow], look: Look) -> String {
             row.flows.to_string(),
             row.unprotected.to_string(),
             row.ack.clone(),
+            row.delivery.clone(),
             row.close.clone(),
             shares.collect::<Vec<_>>().join(", "),
         ]);

@@ -3,7 +3,7 @@
 use mirror_common::{allowance::PER_S_MAX, limits};
 
 use super::{
-    Ack, Close, MirrorMode, PerSecond,
+    Ack, Close, Delivery, MirrorMode, PerSecond,
     reader::{At, Section},
 };
 
@@ -21,6 +21,7 @@ pub(super) struct Mirrors {
     /// New flows that get them in a second.
     pub(super) per_s: PerSecond,
     pub(super) ack: Ack,
+    pub(super) delivery: Delivery,
     pub(super) close: Close,
 }
 
@@ -39,6 +40,7 @@ impl Mirrors {
             count,
             per_s: section.per_second("mirrored_per_s", 1..=PER_S_MAX, PER_S_DEFAULT),
             ack,
+            delivery: delivery(section, mode),
             close,
         }
     }
@@ -88,6 +90,19 @@ fn holding(section: &Section<'_>, mode: MirrorMode) -> (Ack, Close) {
         );
     }
     said
+}
+
+/// Whose answer the client gets. Never a shadow's.
+fn delivery(section: &Section<'_>, mode: MirrorMode) -> Delivery {
+    let deliveries = [Delivery::Active, Delivery::First].map(|one| (one.name(), one));
+    let delivery = section.choice("delivery", &deliveries, Delivery::Active);
+    if mode == MirrorMode::Shadow && delivery == Delivery::First {
+        section.wrong(
+            section.line,
+            "delivery = \"first\" lets mirrors answer clients, and mode = \"shadow\" does not",
+        );
+    }
+    delivery
 }
 
 /// The instances with the canaries last, and these.

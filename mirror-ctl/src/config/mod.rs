@@ -307,6 +307,8 @@ pub struct Vni {
     pub mirrored_per_s: PerSecond,
     /// What the client is told to be received.
     pub ack: Ack,
+    /// Whose answer the client gets.
+    pub delivery: Delivery,
     /// Whose close counts.
     pub close: Close,
     /// What becomes of a flow without a live replica.
@@ -389,6 +391,27 @@ pub enum Ack {
     SemiSync,
     /// What the active replica has.
     Async,
+}
+
+/// Whose answer the client gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = config::Delivery)]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    /// That of the active replica.
+    Active,
+    /// That of the replica that says it first, which is active then.
+    First,
+}
+
+impl Delivery {
+    /// Its name in tables and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::First => "first",
+        }
+    }
 }
 
 /// Whose FIN or RST counts.

@@ -351,6 +351,7 @@ fn settings(
         mirrors: mirrors.count,
         mirrored_per_s: mirrors.per_s,
         ack: mirrors.ack,
+        delivery: mirrors.delivery,
         close: mirrors.close,
         on_loss: section.choice("on_loss", &losses, OnLoss::Reset),
         lag_bytes_max: section.integer("lag_bytes_max", 1..=1 << 30, 1 << 20).value,

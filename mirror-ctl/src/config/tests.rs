@@ -215,6 +215,10 @@ fn shadows_hold_nobody_back_and_canaries_serve_nobody() {
             "mirror.toml:17: vni \"web\": mode = \"shadow\" goes with ack = \"async\" and close = \"trust\": its mirrors hold nobody back",
         ),
         (
+            "mode = \"shadow\"\ndelivery = \"first\"\n",
+            "mirror.toml:17: vni \"web\": delivery = \"first\" lets mirrors answer clients, and mode = \"shadow\" does not",
+        ),
+        (
             "canaries = [\"a\"]\n",
             "mirror.toml:21: vni \"web\": canaries need mode = \"shadow\": they are never to take over",
         ),

@@ -161,7 +161,9 @@ fn what_a_file_means_is_shown_and_a_new_one_is_written_once() {
         "{shown}"
     );
     assert!(
-        shown.contains("mirrors = 1\nmirrored_per_s = 10000\nack = \"semi-sync\""),
+        shown.contains(
+            "mirrors = 1\nmirrored_per_s = 10000\nack = \"semi-sync\"\ndelivery = \"active\""
+        ),
         "{shown}"
     );
     let (dir, _) = file(&shown);

@@ -274,13 +274,16 @@ impl Episode {
 }
 
 fn vni_flags(rng: &mut Rng) -> u8 {
-    use vni::flag::{HOLD_ACKS, LEAVE_LOST, MIRRORED, SHADOW, VOTE_ON_CLOSE};
+    use vni::flag::{FIRST, HOLD_ACKS, LEAVE_LOST, MIRRORED, SHADOW, VOTE_ON_CLOSE};
     let mut flags = MIRRORED;
     if rng.u8(..4) == 0 {
         flags |= LEAVE_LOST;
     }
     if rng.u8(..6) == 0 {
         return flags | SHADOW;
+    }
+    if rng.u8(..3) == 0 {
+        flags |= FIRST;
     }
     if rng.u8(..4) > 0 {
         flags |= HOLD_ACKS;

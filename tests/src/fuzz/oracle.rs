@@ -6,7 +6,7 @@ use mirror_common::{
     plan::Copy,
     reason::Cold,
     tcp::{
-        Conditions, Notes, Segment, client,
+        self, Conditions, Notes, Segment, client,
         replica::{Output, Verdict},
         segment::bit,
         seq, slot,
@@ -57,7 +57,14 @@ impl Seen<'_> {
         if after.active == before.active {
             return Ok(());
         }
-        holds(self.notes.takeover != 0, "a takeover without a cause")?;
+        let leads = self.conditions.has(vni::flag::FIRST) && self.notes.takeover == 0;
+        if leads {
+            self.check_lead(after.active)?;
+        }
+        holds(
+            leads || self.notes.takeover != 0,
+            "a takeover without a cause",
+        )?;
         holds(
             after.takeovers > before.takeovers || after.takeovers == u8::MAX,
             "a takeover is not counted",
@@ -72,6 +79,26 @@ impl Seen<'_> {
         )?;
         let is_cold = self.before.replica(after.active).state == slot::COLD;
         holds(!is_cold, "a cold replica took over")
+    }
+
+    /// Where the first to say it is heard, that is the client's next byte, and all before it was the same.
+    fn check_lead(&self, leader: u8) -> Result<(), String> {
+        let (before, sent) = (self.before, self.before.sync.sent);
+        let new = before.replica(leader);
+        let starts = self.segment.seq.wrapping_sub(before.delta(leader));
+        holds(
+            self.segment.payload > 0 && starts == sent,
+            "a mirror became active and does not say the client's next byte",
+        )?;
+        let level = before.produced(before.flow.active) == sent && before.produced(leader) == sent;
+        holds(
+            level && new.flags & tcp::flag::AGREES != 0,
+            "a mirror became active and may have said something else before",
+        )?;
+        holds(
+            self.conditions.is_up(leader) && !before.is_lacking(leader),
+            "a mirror became active that cannot go on alone",
+        )
     }
 
     fn check_slot(&self, slot: u8) -> Result<(), String> {

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::agent::{Agent, Event, Flow, InstanceStatus};
 use crate::clock::{monotonic_ns, ms, stolen_ms};
 use crate::process::Process;
+use crate::topology::config::Config;
 use crate::topology::{Family, Topology};
 use crate::traffic::program::{Client, serve, service};
 use crate::traffic::report::Progress;
@@ -115,6 +116,8 @@ pub struct Plan {
     pub mode: String,
     /// Mirrors of each flow.
     pub mirrors: u8,
+    /// Whether the first to answer is heard.
+    pub first: bool,
     /// Traffic before the fault, for comparison.
     pub before: Duration,
     /// Traffic after it, at least [`QUIET`].
@@ -135,9 +138,19 @@ impl Plan {
             family: Family::V4,
             mode: "auto".into(),
             mirrors: 1,
+            first: false,
             before: Duration::from_millis(1_500),
             after: Duration::from_millis(3_000),
             stall_p99_ms_max: fault.stall_p99_ms_max(),
+        }
+    }
+
+    /// An agent's configuration as the plan wants it.
+    fn adapt(&self, config: Config) -> Config {
+        let config = config.with_mode(&self.mode).with_mirrors(self.mirrors);
+        match self.first {
+            true => config.with_first_delivery(),
+            false => config,
         }
     }
 }
@@ -184,10 +197,7 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome> {
         .map(serve)
         .collect::<Result<Vec<_>>>()?;
     stage.enter("starting the agent");
-    let config = topology
-        .config()
-        .with_mode(&plan.mode)
-        .with_mirrors(plan.mirrors);
+    let config = plan.adapt(topology.config());
     let mut agent = Agent::start(&topology, &config)?;
     let (mut client, mut notes) = connect(plan, &mut stage, &topology, &agent)?;
     stage.enter("traffic before the fault");

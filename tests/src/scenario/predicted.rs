@@ -94,8 +94,7 @@ fn once(plan: &Plan, mut stage: Stage<'_>, predicts: bool) -> Result<Outcome> {
         true => servers.config(&topology),
         false => topology.config(),
     };
-    let config = config.with_mode(&plan.mode).with_mirrors(plan.mirrors);
-    let mut agent = Agent::start(&topology, &config)?;
+    let mut agent = Agent::start(&topology, &plan.adapt(config))?;
     let (mut client, mut notes) = connect(plan, &mut stage, &topology, &agent)?;
     if predicts {
         stage.enter("learning what is usual");

@@ -56,6 +56,8 @@ pub struct Truth {
     pub acknowledged: u32,
     /// It has acknowledged something.
     answered: bool,
+    /// The sequence number of its FIN, once it has sent one.
+    fin: Option<u32>,
     /// It has sent a reset.
     pub reset: bool,
     /// It has taken in the peer's FIN.
@@ -369,16 +371,13 @@ impl Endpoint {
         let segment = &parsed.segment;
         let last = self.truth.spoke && segment.seq == self.truth.snd_max.wrapping_sub(1);
         let keeps_alive = last && segment.payload == 1 && !segment.is(bit::SYN | bit::RST);
-        let closing = matches!(
-            self.state(),
-            State::FinWait1 | State::Closing | State::LastAck
-        );
+        let closing = self.truth.fin == Some(segment.seq);
         let queued = self.socket().send_queue() > 0;
         if !keeps_alive || !(closing || queued) {
             return (frame, parsed);
         }
         let mut frame = frame;
-        if closing && !queued {
+        if closing {
             frame = frame.replaced(&parsed, segment.flags | bit::FIN, &[]);
         } else {
             let direction = if parsed.ports.0 == PORT {
@@ -409,6 +408,9 @@ impl Endpoint {
             truth.scale = segment.window_scale;
         }
         truth.snd_max = seq::max(truth.snd_max, segment.end());
+        if segment.is(bit::FIN) {
+            truth.fin = Some(segment.end().wrapping_sub(1));
+        }
         if segment.is(bit::ACK) {
             let scale = if segment.is(bit::SYN) { 0 } else { truth.scale };
             let edge = segment.ack.wrapping_add(u32::from(segment.window) << scale);

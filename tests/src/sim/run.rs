@@ -69,6 +69,7 @@ impl Counts {
         self.packets += other.packets;
         self.flows += other.flows;
         self.takeovers += other.takeovers;
+        self.leads += other.leads;
         self.lost += other.lost;
         self.cold += other.cold;
     }

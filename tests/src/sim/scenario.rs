@@ -288,6 +288,9 @@ fn settings(rng: &mut Rng, waits: bool, patient: bool) -> Vni {
     if one_in(rng, 10) {
         flags |= vni::flag::LEAVE_LOST;
     }
+    if one_in(rng, 3) {
+        flags |= vni::flag::FIRST;
+    }
     let (bytes, ms, handshake) = if patient {
         (1 << 24, 25_000, 1 << 28)
     } else {

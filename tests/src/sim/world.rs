@@ -94,6 +94,8 @@ pub struct Counts {
     pub flows: u64,
     /// Takeovers.
     pub takeovers: u64,
+    /// Mirrors that became active because they were the first to say something.
+    pub leads: u64,
     /// Connections that were reset because nobody was left.
     pub lost: u64,
     /// Replicas that went cold.
@@ -293,7 +295,9 @@ impl World {
         self.counts.takeovers += u64::from(step.notes.takeover != 0);
         self.counts.cold += u64::from(step.notes.went_cold.count_ones());
         self.check_step(from, &step)?;
-        if let Some((_, entry)) = step.flow {
+        if let Some((before, entry)) = step.flow {
+            let moved = before.flow.flow.active != entry.flow.flow.active;
+            self.counts.leads += u64::from(moved && step.notes.takeover == 0);
             self.entries[entry.number] = Some(entry);
             if step.notes.takeover != 0 {
                 self.moved(self.scenario.flows[entry.number].port, &entry);

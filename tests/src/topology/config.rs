@@ -41,6 +41,9 @@ pub struct Config {
 pub struct AgentConfig {
     /// Its API.
     pub socket: PathBuf,
+    /// Who else may use the API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// Its pinned objects.
     pub pin_dir: PathBuf,
     /// Where metrics are served over TCP.
@@ -192,6 +195,9 @@ pub struct VniConfig {
     /// `semi-sync` or `async`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ack: Option<String>,
+    /// `active` or `first`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<String>,
     /// `vote` or `trust`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub close: Option<String>,
@@ -226,6 +232,7 @@ impl Config {
         Self {
             agent: AgentConfig {
                 socket: topology.dir().join("agent.sock"),
+                group: None,
                 pin_dir: topology.pin_dir(),
                 metrics: None,
                 page: None,
@@ -247,6 +254,7 @@ impl Config {
                 mirrors: 1,
                 mirrored_per_s: None,
                 ack: None,
+                delivery: None,
                 close: None,
                 on_loss: None,
                 handshake_ms: None,
@@ -289,6 +297,14 @@ impl Config {
     #[must_use]
     pub fn with_mirrors(mut self, mirrors: u8) -> Self {
         self.vni.iter_mut().for_each(|vni| vni.mirrors = mirrors);
+        self
+    }
+
+    /// Has each client answered by whoever answers first.
+    #[must_use]
+    pub fn with_first_delivery(mut self) -> Self {
+        let first = || Some("first".into());
+        self.vni.iter_mut().for_each(|vni| vni.delivery = first());
         self
     }
 

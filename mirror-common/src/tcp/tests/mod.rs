@@ -5,6 +5,7 @@ mod acknowledgement;
 mod check;
 mod closing;
 mod divergence;
+mod first;
 mod handshake;
 mod hostile;
 mod hosts;

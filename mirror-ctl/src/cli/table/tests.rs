@@ -109,6 +109,7 @@ fn vnis_and_mirrors_are_tables() {
         interfaces: vec!["eth1".to_owned()],
         mirrors: 1,
         ack: "semi-sync".to_owned(),
+        delivery: "first".to_owned(),
         close: "vote".to_owned(),
         flows: 30,
         unprotected: 2,
@@ -118,8 +119,8 @@ fn vnis_and_mirrors_are_tables() {
     check(
         &vnis(&[vni], PLAIN),
         "\
-VNI  ADDRESSES               INTERFACES  MIRRORS  FLOWS  UNPROTECTED  ACK        CLOSE  INSTANCES
-web  10.77.0.100, fd77::100  eth1        1        30     2            semi-sync  vote   a 50 %, b 50 %
+VNI  ADDRESSES               INTERFACES  MIRRORS  FLOWS  UNPROTECTED  ACK        DELIVERY  CLOSE  INSTANCES
+web  10.77.0.100, fd77::100  eth1        1        30     2            semi-sync  first     vote   a 50 %, b 50 %
 ",
     );
     let mirror = MirrorRow {

@@ -22,8 +22,19 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Requests of a round, by packets of the other benches.
 const PER_PACKET: u32 = 50;
 const DIRECT: usize = 0;
-const MIRRORED: &str = "VNI, 1 mirror, semi-sync";
-const LATE: &str = "VNI, 1 mirror, semi-sync, 20 ms late";
+/// Ways with one replica late: of which, whether that is the mirror or the active one, and their names.
+const LATE: [(&str, &str, &str); 2] = [
+    (
+        "VNI, 1 mirror, semi-sync",
+        "mirror",
+        "VNI, 1 mirror, semi-sync, 20 ms late",
+    ),
+    (
+        "VNI, 1 mirror, first",
+        "active",
+        "VNI, 1 mirror, first, active 20 ms late",
+    ),
+];
 const LATE_BY: Duration = Duration::from_millis(20);
 /// A mirror that is late for so long is relied on no more: the agent's default and some.
 const DEMOTED: Duration = Duration::from_millis(1_500);
@@ -67,47 +78,46 @@ pub(crate) fn run(effort: &Effort) -> Result<Results> {
         }
     }
     results.rows.extend(rows(&all, &agent)?);
-    if effort.wants(LATE) {
-        let direct = all.swap_remove(DIRECT);
-        let late = late(direct, &theirs, &ours, &mut agent, effort)?;
+    let mut direct = all.swap_remove(DIRECT);
+    for (of, role, name) in LATE.into_iter().filter(|(.., name)| effort.wants(name)) {
+        let way = ours.ways.iter().find(|way| way.name == of);
+        let mut way = way.context("no such way")?.clone();
+        way.name = name;
+        let mirrored = open(&way, &theirs, &ours, &mut agent)?;
+        let late = late([direct, mirrored], role, &ours, &agent, effort)?;
         let rows = rows(&late, &agent)?;
         // The base has its rows already.
         results
             .rows
             .extend(rows.into_iter().filter(|row| row.ratio.is_some()));
+        [direct, _] = late;
     }
     Ok(results)
 }
 
-/// One mirror's replies come late. In rounds of their own, because its instance serves in the other ways too.
+/// The replies of one replica come late. In rounds of their own, because its instance serves in the other ways too.
 fn late(
-    mut direct: Measured,
-    theirs: &Theirs,
+    mut all: [Measured; 2],
+    role: &str,
     ours: &Ours,
-    agent: &mut Agent<'_>,
+    agent: &Agent<'_>,
     effort: &Effort,
 ) -> Result<[Measured; 2]> {
+    let [direct, mirrored] = &mut all;
     direct.rounds.clear();
-    let way = ours.ways.iter().find(|way| way.name == MIRRORED);
-    let mut way = way.context("no such way")?.clone();
-    way.name = LATE;
-    let mut mirrored = open(&way, theirs, ours, agent)?;
     measure(&mut mirrored.stream, 1)?;
-    let flow = flow_of(&mirrored, agent)?.context("the agent does not know the connection")?;
-    let mirror = flow
-        .replicas
-        .iter()
-        .find(|replica| replica.role == "mirror");
-    let mirror = &mirror.context("the connection has no mirror")?.instance;
-    let _late = ours.topology.instance(mirror)?.delay(LATE_BY)?;
+    let flow = flow_of(mirrored, agent)?.context("the agent does not know the connection")?;
+    let replica = flow.replicas.iter().find(|replica| replica.role == role);
+    let late = &replica.context("the connection has no mirror")?.instance;
+    let _late = ours.topology.instance(late)?.delay(LATE_BY)?;
     let start = Instant::now();
     while start.elapsed() < DEMOTED {
         measure(&mut mirrored.stream, 1)?;
     }
-    let mut all = [direct, mirrored];
+    let name = mirrored.way.name;
     let requests = effort.packets / PER_PACKET;
     for round in 1..=effort.rounds {
-        effort.progress(&format!("{LATE}, round {round} of {}", effort.rounds));
+        effort.progress(&format!("{name}, round {round} of {}", effort.rounds));
         for measured in &mut all {
             let percentiles = measure(&mut measured.stream, requests)?;
             measured.rounds.push(percentiles);

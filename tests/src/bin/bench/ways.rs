@@ -32,13 +32,14 @@ pub(crate) struct Way {
     pub(crate) mirrors: usize,
 }
 
-/// A kind of VNI: its name, mirrors, and how acknowledgements are told.
-const VNIS: [(&str, u8, &str); 5] = [
-    ("VNI, unmirrored", 0, "semi-sync"),
-    ("VNI, 1 mirror, async", 1, "async"),
-    ("VNI, 1 mirror, semi-sync", 1, "semi-sync"),
-    ("VNI, 2 mirrors, semi-sync", 2, "semi-sync"),
-    ("VNI, 3 mirrors, semi-sync", 3, "semi-sync"),
+/// A kind of VNI: its name, mirrors, how acknowledgements are told, and whose answers are.
+const VNIS: [(&str, u8, &str, &str); 6] = [
+    ("VNI, unmirrored", 0, "semi-sync", "active"),
+    ("VNI, 1 mirror, async", 1, "async", "active"),
+    ("VNI, 1 mirror, semi-sync", 1, "semi-sync", "active"),
+    ("VNI, 2 mirrors, semi-sync", 2, "semi-sync", "active"),
+    ("VNI, 3 mirrors, semi-sync", 3, "semi-sync", "active"),
+    ("VNI, 1 mirror, first", 1, "semi-sync", "first"),
 ];
 
 /// The address of a kind of VNI.
@@ -60,7 +61,7 @@ impl Ours {
         let mut config = topology.config();
         let mut ways = Vec::new();
         config.vni.clear();
-        for (kind, (name, mirrors, ack)) in VNIS.into_iter().enumerate() {
+        for (kind, (name, mirrors, ack, delivery)) in VNIS.into_iter().enumerate() {
             let address = address(kind);
             for instance in &topology.instances {
                 configure(&instance.namespace, async |net| {
@@ -81,6 +82,7 @@ impl Ours {
                 mirrors,
                 mirrored_per_s: None,
                 ack: Some(ack.into()),
+                delivery: Some(delivery.into()),
                 close: None,
                 on_loss: None,
                 handshake_ms: None,

@@ -31,6 +31,7 @@ Examples:
   demo --scenario killed                one of them
   demo --scenario silent --ipv6         over IPv6
   demo --generic                        with generic in place of native XDP
+  demo --first                          each client answered by whoever answers first
   demo --json results.json              and the numbers in a file"
 )]
 struct Cli {
@@ -49,6 +50,9 @@ struct Cli {
     /// Use generic XDP on every interface.
     #[arg(long)]
     generic: bool,
+    /// Have whichever replica answers first answer the client (`delivery = "first"`).
+    #[arg(long)]
+    first: bool,
     /// Have the clients speak IPv6.
     #[arg(long)]
     ipv6: bool,
@@ -75,9 +79,10 @@ fn run(cli: Cli) -> Result<bool> {
     };
     let mut view = View::new(cli.plain)?;
     view.say(&format!(
-        "{} connections on {INSTANCES} instances behind one address, {} mirror(s) each, {}, {} XDP",
+        "{} connections on {INSTANCES} instances behind one address, {} mirror(s) each{}, {}, {} XDP",
         cli.connections * INSTANCES,
         cli.mirrors,
+        if cli.first { ", the first to answer is heard" } else { "" },
         if cli.ipv6 { "IPv6" } else { "IPv4" },
         if cli.generic { "generic" } else { "native" },
     ))?;
@@ -87,6 +92,7 @@ fn run(cli: Cli) -> Result<bool> {
             family: if cli.ipv6 { Family::V6 } else { Family::V4 },
             mode: if cli.generic { "generic" } else { "auto" }.into(),
             mirrors: cli.mirrors,
+            first: cli.first,
             ..Plan::new(fault, cli.connections)
         };
         view.begin(fault);
