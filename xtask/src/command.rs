@@ -17,9 +17,17 @@ const TAIL_LINES_MAX: usize = 30;
 /// How often a program that says nothing is looked at.
 const POLL: Duration = Duration::from_millis(100);
 
-/// cargo, as the one that started us.
+/// cargo, as the one that started us, without what that has told us of ourselves: build scripts that ask for it would run again, and
+/// all that depends on them, whenever cargo is called by `cargo xtask` and by hand in turns.
 pub(crate) fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")))
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
 }
 
 /// Standard output of a short program.
