@@ -28,7 +28,9 @@ pub(super) fn add(replica: &mut Replica, packet: &Segment) {
     let part = u32::from(packet.sum) << (odd * 8);
     let part = (part | part >> 16) & 0xffff;
     replica.sum = fold(u32::from(replica.sum) + part * u32::from(new));
-    replica.flags &= !(u8::from(new & !next) * flag::SUM | u8::from(new) * flag::AGREES);
+    let unsure = u8::from(new & !next) * flag::SUM;
+    let unequal = u8::from(new) * flag::AGREES;
+    replica.flags &= !(unsure | unequal);
 }
 
 /// Sends each mirror to the cold that is level with the active replica and has said something else.
@@ -55,7 +57,8 @@ pub(super) fn compare(flow: &mut TcpFlow, notes: &mut Notes) {
         if replica.flags & flag::SUM != 0 && !same(replica.sum, sum) {
             flow.chill(slot, Cold::Diverged, notes);
         } else {
-            replica.flags |= flag::SUM | flag::AGREES * u8::from(replica.flags & flag::SUM != 0);
+            let agrees = u8::from(replica.flags & flag::SUM != 0) * flag::AGREES;
+            replica.flags |= flag::SUM | agrees;
             replica.sum = sum;
         }
     }
