@@ -154,7 +154,7 @@ pub fn receive(
         flow.chill(from, why, notes);
         Output::drop(Reason::MirrorSuppressed)
     } else if (from == flow.flow.active) | (leads != 0) {
-        roles::follow(flow, from, leads);
+        roles::take_lead(flow, from, leads);
         from_active(flow, from, packet, conditions, advanced)
     } else {
         from_mirror(flow, from, packet, conditions, advanced)

@@ -140,7 +140,7 @@ pub(super) fn leads(flow: &TcpFlow, from: u8, packet: &Segment, conditions: &Con
 
 /// Makes a mirror active that `leads`, 1 or 0. That is no takeover: nothing has failed, and nobody is told.
 #[inline(always)]
-pub(super) fn follow(flow: &mut TcpFlow, from: u8, leads: u32) {
+pub(super) fn take_lead(flow: &mut TcpFlow, from: u8, leads: u32) {
     let (active, takeovers) = (flow.flow.active, flow.flow.takeovers);
     let more = leads & (is_equal(takeovers.into(), u8::MAX.into()) ^ 1);
     flow.flow.active = pick(leads, from.into(), active.into()) as u8;
