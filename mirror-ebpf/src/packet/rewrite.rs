@@ -10,7 +10,7 @@ use mirror_common::{
 };
 
 use super::{
-    at,
+    Bytes, at,
     headers::{Network, Transport},
     tcp_header::Options,
 };
@@ -269,20 +269,31 @@ fn swap_addresses(ctx: &XdpContext, network: &Network) -> Option<()> {
         }
     } else {
         let header = at(ctx, network.offset(), 40)?;
-        let (s, d) = (&network.source, &network.destination);
         // SAFETY: 40 bytes are there.
-        unsafe {
-            header.store32::<8>(d[0]);
-            header.store32::<12>(d[1]);
-            header.store32::<16>(d[2]);
-            header.store32::<20>(d[3]);
-            header.store32::<24>(s[0]);
-            header.store32::<28>(s[1]);
-            header.store32::<32>(s[2]);
-            header.store32::<36>(s[3]);
-        }
+        unsafe { store_turned_round(header, network) };
     }
     Some(())
+}
+
+/// Writes a packet's addresses into an IPv6 header, each in the other one's place.
+///
+/// # Safety
+///
+/// 40 bytes of the header are there.
+#[inline(always)]
+pub(super) unsafe fn store_turned_round(header: Bytes, network: &Network) {
+    let (s, d) = (&network.source, &network.destination);
+    // SAFETY: as the caller promises.
+    unsafe {
+        header.store32::<8>(d[0]);
+        header.store32::<12>(d[1]);
+        header.store32::<16>(d[2]);
+        header.store32::<20>(d[3]);
+        header.store32::<24>(s[0]);
+        header.store32::<28>(s[1]);
+        header.store32::<32>(s[2]);
+        header.store32::<36>(s[3]);
+    }
 }
 
 /// Sets the length in the IP header for a transport segment of `length` bytes.

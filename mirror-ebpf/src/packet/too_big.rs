@@ -10,7 +10,7 @@ use mirror_common::{checksum::fold, flow::protocol};
 use super::{
     at,
     headers::{Network, Transport},
-    rewrite::{cut, frame_addresses},
+    rewrite::{cut, frame_addresses, store_turned_round},
 };
 
 /// Bytes of an ICMP header of either version.
@@ -109,20 +109,12 @@ fn too_big_v6(ctx: &XdpContext, network: &Network, mtu: u32) -> Option<()> {
     }
     sum += halves(of_quoted);
     let header = at(ctx, start, HEADER + ICMP)?;
-    let (s, d) = (&network.source, &network.destination);
     // SAFETY: 48 bytes are there.
     unsafe {
         header.store32::<0>(0x6000_0000_u32.to_be());
         let rest = (PAYLOAD as u32) << 16 | u32::from(protocol::ICMPV6) << 8 | u32::from(HOPS);
         header.store32::<4>(rest.to_be());
-        header.store32::<8>(d[0]);
-        header.store32::<12>(d[1]);
-        header.store32::<16>(d[2]);
-        header.store32::<20>(d[3]);
-        header.store32::<24>(s[0]);
-        header.store32::<28>(s[1]);
-        header.store32::<32>(s[2]);
-        header.store32::<36>(s[3]);
+        store_turned_round(header, network);
         header.store32::<40>(kind);
         header.store16::<42>(!fold(sum));
         header.store32::<44>(mtu);
