@@ -48,7 +48,7 @@ impl Reader for Answers {
         Ok(())
     }
 
-    fn packet(&mut self, row: PacketRow) -> Result<usize> {
+    fn packet(&mut self, row: PacketRow, _room: usize) -> Result<usize> {
         self.differ.add(&row);
         Ok(1)
     }

@@ -82,8 +82,8 @@ fn path(client: SocketAddr, traced: &args::Traced, more: &str) -> String {
 /// What is done with a trace.
 pub(super) trait Reader {
     fn begin(&mut self, begun: Begun) -> Result<()>;
-    /// How many of the wanted there were.
-    fn packet(&mut self, row: PacketRow) -> Result<usize>;
+    /// Takes what is wanted of a packet, `room` more at most, and says how many that were.
+    fn packet(&mut self, row: PacketRow, room: usize) -> Result<usize>;
 }
 
 /// How a trace went.
@@ -148,8 +148,10 @@ fn take(
     match message.event.as_str() {
         BEGUN => reader.begin(data(message)?)?,
         PACKET => {
-            followed.shown += reader.packet(data(message)?)?;
-            if count.is_some_and(|count| followed.shown >= count) {
+            let room = count.map_or(usize::MAX, |count| count.saturating_sub(followed.shown));
+            let taken = reader.packet(data(message)?, room)?;
+            followed.shown += taken;
+            if taken >= room {
                 return Err(Enough.into());
             }
         }
@@ -182,7 +184,7 @@ impl Reader for Lines {
         Ok(())
     }
 
-    fn packet(&mut self, row: PacketRow) -> Result<usize> {
+    fn packet(&mut self, row: PacketRow, _room: usize) -> Result<usize> {
         match self.json {
             true => print_json_line(&row)?,
             false => {
@@ -250,9 +252,9 @@ impl Reader for CaptureFile {
         Ok(())
     }
 
-    fn packet(&mut self, row: PacketRow) -> Result<usize> {
+    fn packet(&mut self, row: PacketRow, room: usize) -> Result<usize> {
         match &mut self.capture {
-            Some(capture) => Ok(capture.add(&row)?),
+            Some(capture) => Ok(capture.add(&row, room)?),
             None => Ok(0),
         }
     }

@@ -131,10 +131,13 @@ impl<W: Write> Capture<W> {
         })
     }
 
-    /// Writes the frames of a packet, as far as they are of the wanted sides, and says how many there were.
-    pub fn add(&mut self, row: &PacketRow) -> Result<usize, PcapError> {
+    /// Writes the frames of a packet, as far as they are of the wanted sides and not more than `room`, and says how many there were.
+    pub fn add(&mut self, row: &PacketRow, room: usize) -> Result<usize, PcapError> {
         let mut written = 0;
         for seen in seen(row) {
+            if written == room {
+                break;
+            }
             if !self.wanted.is_empty() && !self.wanted.contains(&seen.side) {
                 continue;
             }
@@ -300,24 +303,14 @@ mod tests {
         };
         let wanted = vec![Side::Client, Side::Replica(1)];
         let mut capture = Capture::new(Vec::new(), wanted, &begun, "x".to_owned()).unwrap();
-        assert_eq!(
-            capture
-                .add(&row("from-client", "to-replicas", None))
-                .unwrap(),
-            1
-        );
-        assert_eq!(
-            capture
-                .add(&row("to-replica", "to-replica", Some(0)))
-                .unwrap(),
-            0
-        );
-        assert_eq!(
-            capture
-                .add(&row("to-replica", "to-replica", Some(1)))
-                .unwrap(),
-            1
-        );
+        let mut add = |direction, verdict, slot, room| {
+            capture.add(&row(direction, verdict, slot), room).unwrap()
+        };
+        assert_eq!(add("from-client", "to-replicas", None, usize::MAX), 1);
+        assert_eq!(add("to-replica", "to-replica", Some(0), usize::MAX), 0);
+        assert_eq!(add("to-replica", "to-replica", Some(1), usize::MAX), 1);
+        // Of two frames the one that there is room for.
+        assert_eq!(add("from-client", "to-replica", Some(1), 1), 1);
         let file = capture.finish(9, 3).unwrap();
         let mut reader = PcapNgReader::new(file.as_slice()).unwrap();
         let mut said = Vec::new();
@@ -344,6 +337,7 @@ mod tests {
                 "0 1.000000005s 1",
                 "replica:1",
                 "1 1.000000005s 2",
+                "0 1.000000005s 1",
                 "[IsbIfDrop(3)]",
                 "[IsbIfDrop(3)]"
             ]
