@@ -1,8 +1,9 @@
-//! What is measured of a flow's replicas while packets pass: who owes an answer, and how long an acknowledgement takes. Nothing of
-//! the takeover depends on it.
+//! What is measured of a flow's replicas while packets pass: who owes an answer, how long an acknowledgement takes and how long
+//! the answer. Nothing of the takeover depends on it.
 //!
-//! One segment of a flow is timed at once, for all its replicas, and none that was sent again (Karn's rule): nobody could tell
-//! which of the two was acknowledged.
+//! One segment of a flow is timed at once, for all its replicas: the first of a request, and later ones of it once the one
+//! before is acknowledged. Acknowledgements of what was sent again are not timed (Karn's rule): nobody could tell which
+//! of the two was acknowledged. Answers are: the client has waited for them since it asked first.
 
 use crate::{
     branchless::{is_before, is_some},
@@ -11,18 +12,23 @@ use crate::{
     tcp::{Segment, segment::bit},
 };
 
-/// Bits of [`Flow::marks`], of slot 0; those of the others are to the left of it.
+/// Bits of [`Flow::marks`], of slot 0; those of the others are to the left of it. A replica with neither owes nothing, one with both
+/// owes an acknowledgement and an answer that are timed.
 pub mod mark {
-    /// Its acknowledgement is timed.
+    /// Alone: its answer is timed; it has acknowledged, or what it is to acknowledge was sent again.
     pub const TIMED: u8 = 1;
-    /// The client asked something, and it has said nothing since.
+    /// Alone: it owes an answer that is not timed.
     pub const OWES: u8 = 1 << super::REPLICAS;
 }
 
 /// Of all slots.
 const ALL_TIMED: u8 = mark::OWES - mark::TIMED;
-/// [`Settled::timed`] holds a time.
-const IS_TIMED: u32 = 1 << 31;
+/// The bit of [`Settled::timed`] that says that an acknowledgement is timed,
+const ACKNOWLEDGED: u32 = 31;
+/// and that of an answer.
+const ANSWERED: u32 = 30;
+/// Seconds in [`Settled::timed`], above [`Flow::timed_at`].
+const SECONDS: u32 = 0x3fff;
 /// How far the kernel's last tick may be behind the clock, [`crate::time::steps`]: 16 ms.
 const TICK: u32 = 1 << 10;
 
@@ -30,18 +36,20 @@ impl Flow {
     /// 1 if a replica has not answered what the client asked, else 0.
     #[inline(always)]
     pub const fn owes(&self, slot: u8) -> u32 {
-        (self.marks >> (REPLICAS as u8 + (slot & 3)) & 1) as u32
+        (owing(self.marks) >> (slot & 3) & 1) as u32
     }
 
     /// 1 if the acknowledgement of the active replica is being timed, else 0.
     #[inline(always)]
     pub const fn is_timed(&self) -> u32 {
-        (self.marks >> (self.active & 3) & 1) as u32
+        (unacknowledged(self.marks) >> (self.active & 3) & 1) as u32
     }
 
     /// Takes in a client's segment that goes to `slots`, a bit each. `new` is 1 if it has payload none of which has passed before,
     /// `again` is 1 if some has. It is timed if `now_steps`, in which the highest bit says that the time is known, says
-    /// when it passes and nothing else is timed. Returns 1 if a request begins.
+    /// when it passes and no acknowledgement is being timed. Returns 1 if a request begins.
+    ///
+    /// A replica that is a whole request behind the active one is not timed: it would seem to answer the later one.
     #[inline(always)]
     pub fn ask(
         &mut self,
@@ -53,12 +61,16 @@ impl Flow {
     ) -> u32 {
         let (slots, new) = (slots & ALL_TIMED, new & 1);
         let begins = new & (self.owes(self.active) ^ 1);
-        let marks =
-            self.marks & !(ALL_TIMED * (again & 1) as u8) | ((slots << REPLICAS) * new as u8);
-        let busy = is_some((marks & slots).into());
+        let owing = owing(self.marks);
+        let busy = is_some((unacknowledged(self.marks) & slots).into());
         let starts = new & (busy ^ 1);
-        let timed = slots * (starts & now_steps >> 31) as u8;
-        self.marks = marks & !(ALL_TIMED * starts as u8) | timed;
+        let all = |one: u32| ALL_TIMED * (one & 1) as u8;
+        let timed = self.marks & ALL_TIMED;
+        let owes = self.marks >> REPLICAS & !(timed & all(again))
+            | slots & all(new) & !timed
+            | (owing | slots) & all(starts);
+        let started = slots & all(now_steps >> 31) & !(owing & all(begins));
+        self.marks = timed ^ (timed ^ started) & all(starts) | owes << REPLICAS;
         let instead = starts.wrapping_neg();
         let end = segment.seq.wrapping_add(segment.payload);
         self.timed_end ^= (self.timed_end ^ end) & instead;
@@ -83,19 +95,39 @@ impl Flow {
         let place = slot & 3;
         let flags = u32::from(segment.flags);
         let ends = (flags / u32::from(bit::FIN)) | (flags / u32::from(bit::RST));
-        let speaks = is_some(segment.payload) | ends & 1;
-        let timed = u32::from(self.marks >> place)
-            & (flags / u32::from(bit::ACK))
-            & (is_before(segment.ack, self.timed_end) ^ 1)
-            & 1;
-        let marks = mark::OWES * speaks as u8 + mark::TIMED * timed as u8;
+        let says = is_some(segment.payload);
+        let speaks = says | ends & 1;
+        let reached = (flags / u32::from(bit::ACK)) & (is_before(segment.ack, self.timed_end) ^ 1);
+        let acknowledged = u32::from(unacknowledged(self.marks) >> place) & reached & 1;
+        // What it says before it has heard the request is no answer to it.
+        let heard = u32::from(self.marks >> REPLICAS >> place) ^ 1 | reached;
+        let answered = u32::from(self.marks >> place) & says & heard & 1;
         // The flow's last packet before this one was the timed segment or came after it.
-        let seconds = (now_steps >> 16).wrapping_sub(self.seen_s) & 0x7fff;
+        let seconds = (now_steps >> 16).wrapping_sub(self.seen_s) & SECONDS;
+        // An answer after it would be held against the second in which this one came.
+        let late = acknowledged & is_some(seconds);
+        let owed = mark::OWES * (speaks | acknowledged & (late ^ 1)) as u8;
+        let marks = owed | (mark::TIMED * (speaks | late) as u8);
         Settled {
             marks: self.marks & marks << place,
-            timed: (IS_TIMED | seconds << 16 | u32::from(self.timed_at)) & timed.wrapping_neg(),
+            timed: acknowledged << ACKNOWLEDGED
+                | answered << ANSWERED
+                | seconds << 16
+                | u32::from(self.timed_at),
         }
     }
+}
+
+/// Whose answer is awaited.
+#[inline(always)]
+const fn owing(marks: u8) -> u8 {
+    (marks | marks >> REPLICAS) & ALL_TIMED
+}
+
+/// Whose acknowledgement is timed.
+#[inline(always)]
+const fn unacknowledged(marks: u8) -> u8 {
+    marks & marks >> REPLICAS
 }
 
 /// What a replica's segment settles.
@@ -103,22 +135,34 @@ impl Flow {
 pub struct Settled {
     /// Those of [`Flow::marks`] that are done with.
     pub marks: u8,
-    /// 0, or when the segment passed that is acknowledged.
+    /// What is timed by it, and when the segment passed that is timed.
     timed: u32,
 }
 
 impl Settled {
-    /// Whether the segment that is timed is acknowledged.
+    /// Whether it is an acknowledgement that is timed.
+    #[inline(always)]
+    pub const fn is_acknowledged(&self) -> bool {
+        self.timed >> ACKNOWLEDGED & 1 != 0
+    }
+
+    /// Whether it begins an answer that is timed.
+    #[inline(always)]
+    pub const fn is_answered(&self) -> bool {
+        self.timed >> ANSWERED & 1 != 0
+    }
+
+    /// Either of them.
     #[inline(always)]
     pub const fn is_timed(&self) -> bool {
-        self.timed != 0
+        self.timed >> ANSWERED != 0
     }
 
     /// How long that took, [`crate::time::steps`], by the time that [`Flow::settled`] was given and the exact one; 2^16 for
     /// all that is longer, because the 16 bits of [`Flow::timed_at`] come round.
     #[inline(always)]
     pub const fn took(&self, tick_steps: u32, now_steps: u32) -> u32 {
-        let (at, seconds) = (self.timed & 0xffff, self.timed >> 16 & 0x7fff);
+        let (at, seconds) = (self.timed & 0xffff, self.timed >> 16 & SECONDS);
         // The segment may have come just after a second began, and the tick that was noted before it.
         let round = tick_steps & 0xffff >= at && at >= TICK;
         if seconds > 1 || (seconds == 1 && round) {
@@ -199,7 +243,18 @@ mod tests {
     fn time(flow: &mut Flow, slot: u8, number: u32, after: u32) -> Option<u32> {
         let now = NOW + after;
         let settled = hear(flow, slot, &ack(number), now);
-        settled.is_timed().then(|| settled.took(now, now))
+        settled.is_acknowledged().then(|| settled.took(now, now))
+    }
+
+    /// The same of an answer that acknowledges so much.
+    fn answer(flow: &mut Flow, slot: u8, number: u32, after: u32) -> Option<u32> {
+        let now = NOW + after;
+        let segment = Segment {
+            payload: 1,
+            ..ack(number)
+        };
+        let settled = hear(flow, slot, &segment, now);
+        settled.is_answered().then(|| settled.took(now, now))
     }
 
     #[test]
@@ -284,6 +339,82 @@ mod tests {
         // Sent again while it is timed.
         assert!(!ask_alone(&mut flow, &data(1_100, 50), NOW + 7));
         assert_eq!(time(&mut flow, 0, 1_150, 8), None);
+    }
+
+    #[test]
+    fn an_answer_is_timed_with_its_acknowledgement_or_after_it() {
+        let mut flow = flow();
+        ask(&mut flow, 1_000, 0b111, NOW);
+        assert_eq!(answer(&mut flow, 0, 1_050, 30), Some(30));
+        assert_eq!(answer(&mut flow, 0, 1_050, 31), None, "its second word");
+        assert_eq!(time(&mut flow, 1, 1_050, 40), Some(40));
+        assert_eq!(time(&mut flow, 1, 1_050, 50), None);
+        assert_eq!(answer(&mut flow, 1, 1_050, 9_000), Some(9_000));
+        // The end of what it said before, and it had not heard the request.
+        assert_eq!(answer(&mut flow, 2, 1_000, 60), None);
+        assert_eq!(owing(&flow), [0, 0, 0]);
+        let end = Segment {
+            flags: bit::RST,
+            ..Segment::default()
+        };
+        ask(&mut flow, 1_050, 0b111, NOW + 9_100);
+        assert!(!hear(&mut flow, 0, &end, NOW + 9_200).is_answered());
+    }
+
+    #[test]
+    fn an_answer_is_timed_from_the_last_segment_of_the_request_that_was() {
+        let mut flow = flow();
+        ask(&mut flow, 1_000, 1, NOW);
+        // Not acknowledged yet: the first goes on being timed.
+        ask(&mut flow, 1_050, 1, NOW + 10);
+        assert_eq!(time(&mut flow, 0, 1_100, 20), Some(20));
+        ask(&mut flow, 1_100, 1, NOW + 30);
+        assert_eq!(time(&mut flow, 0, 1_150, 35), Some(5));
+        assert_eq!(answer(&mut flow, 0, 1_150, 100), Some(70));
+    }
+
+    #[test]
+    fn an_answer_to_what_was_sent_again_took_as_long_as_the_client_waited() {
+        let mut flow = flow();
+        ask(&mut flow, 1_000, 0b11, NOW);
+        assert_eq!(time(&mut flow, 1, 1_050, 3), Some(3));
+        flow.ask(&data(1_000, 50), 0b11, 0, 1, (NOW + 500) | KNOWN);
+        assert_eq!(owing(&flow), [1, 1, 0]);
+        assert_eq!(answer(&mut flow, 0, 1_050, 600), Some(600));
+        assert_eq!(answer(&mut flow, 1, 1_050, 700), Some(700));
+    }
+
+    #[test]
+    fn who_is_a_request_behind_is_not_timed() {
+        let mut flow = flow();
+        ask(&mut flow, 1_000, 0b11, NOW);
+        assert_eq!(time(&mut flow, 1, 1_050, 3), Some(3));
+        assert_eq!(answer(&mut flow, 0, 1_050, 5), Some(5));
+        assert!(ask(&mut flow, 1_050, 0b11, NOW + 50));
+        assert_eq!(answer(&mut flow, 1, 1_050, 60), None);
+        assert_eq!(answer(&mut flow, 0, 1_100, 60), Some(10));
+    }
+
+    #[test]
+    fn what_nobody_looked_at_the_clock_for_is_not_timed() {
+        let mut flow = flow();
+        ask(&mut flow, 1_000, 1, NOW);
+        assert_eq!(answer(&mut flow, 0, 1_050, 5), Some(5));
+        assert_eq!(flow.ask(&data(1_050, 50), 1, 1, 0, NOW + 50), 1);
+        assert_eq!(owing(&flow), [1, 0, 0]);
+        assert_eq!(answer(&mut flow, 0, 1_100, 60), None);
+        assert_eq!(owing(&flow), [0, 0, 0]);
+    }
+
+    #[test]
+    fn an_answer_in_a_later_second_than_its_acknowledgement_is_not_mistaken_for_a_fast_one() {
+        let mut flow = flow();
+        ask(&mut flow, 1_000, 1, NOW);
+        // Into the next second, and the flow's last packet is that.
+        assert_eq!(time(&mut flow, 0, 1_050, 0x9000), Some(0x9000));
+        flow.seen_s += 1;
+        assert_eq!(owing(&flow), [1, 0, 0]);
+        assert_eq!(answer(&mut flow, 0, 1_050, 0x1_0010), None);
     }
 
     #[test]

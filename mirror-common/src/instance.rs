@@ -80,6 +80,8 @@ pub struct Measures {
     pub handshake: Histogram,
     /// From a client's segment to its acknowledgement, of a sample.
     pub ack: Histogram,
+    /// From a client's segment to the first byte that is said after it, of a sample: what a client waits for.
+    pub answer: Histogram,
     /// From the takeover of a flow whose client waited for something to the first segment that the instance, active since then,
     /// sent to it.
     pub stall: Histogram,
@@ -88,13 +90,14 @@ pub struct Measures {
     /// SYNs that clients sent again because the instance had not answered.
     pub unanswered: u64,
 }
-assert_size!(Measures, 1576);
+assert_size!(Measures, 2096);
 
 impl Measures {
     /// Adds what another CPU has measured.
     pub fn add(&mut self, other: &Self) {
         self.handshake.add(&other.handshake);
         self.ack.add(&other.ack);
+        self.answer.add(&other.answer);
         self.stall.add(&other.stall);
         self.requests += other.requests;
         self.unanswered += other.unanswered;
@@ -117,6 +120,7 @@ mod tests {
             };
             measures.handshake.count(steps);
             (0..2).for_each(|_| measures.ack.count(steps));
+            measures.answer.count(steps + 2);
             measures.stall.count(steps + 1);
             measures
         };
@@ -130,6 +134,7 @@ mod tests {
         for steps in [3, 9] {
             expected.handshake.count(steps);
             (0..2).for_each(|_| expected.ack.count(steps));
+            expected.answer.count(steps + 2);
             expected.stall.count(steps + 1);
         }
         assert_eq!(total, expected);

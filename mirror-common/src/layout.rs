@@ -142,9 +142,10 @@ assert_offsets!(Head {
 assert_offsets!(Measures {
     handshake: 0,
     ack: 520,
-    stall: 1040,
-    requests: 1560,
-    unanswered: 1568,
+    answer: 1040,
+    stall: 1560,
+    requests: 2080,
+    unanswered: 2088,
 });
 assert_offsets!(Quic {
     ports: 0,

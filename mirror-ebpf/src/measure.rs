@@ -58,7 +58,14 @@ pub(crate) fn heard(flow: &mut Flow, slot: u8, instance: u16, segment: &Segment,
     take_marks(flow, settled.marks);
     if settled.is_timed() {
         let steps = settled.took(now.steps(), Now::exact().steps());
-        of(instance, |measures| measures.ack.count(steps));
+        of(instance, |measures| {
+            if settled.is_acknowledged() {
+                measures.ack.count(steps);
+            }
+            if settled.is_answered() {
+                measures.answer.count(steps);
+            }
+        });
     }
 }
 

@@ -2,8 +2,7 @@
 //! and none is lost.
 
 use testbed::changes::Change;
-
-use crate::turns;
+use testbed::turns;
 
 #[track_caller]
 fn check(change: Change) {

@@ -11,9 +11,9 @@ use serde::Deserialize;
 use testbed::agent::Agent;
 use testbed::topology::{Family, Instance, Topology};
 use testbed::traffic::program::service;
+use testbed::turns;
 
 use crate::support::LIMIT;
-use crate::turns;
 
 pub(crate) const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
 pub(crate) const BAD: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 3\r\n\r\nno\n";

@@ -8,9 +8,9 @@ use testbed::agent::{Agent, Flow};
 use testbed::clock::wait_until;
 use testbed::topology::{Family, Instance, Topology};
 use testbed::traffic::program::service;
+use testbed::turns;
 
 use crate::support::LIMIT;
-use crate::turns;
 
 /// A server on an instance that answers each byte with these, until its only connection ends.
 fn answer(instance: &Instance, family: Family, answer: &'static [u8]) -> thread::JoinHandle<()> {

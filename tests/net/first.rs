@@ -10,10 +10,10 @@ use testbed::clock::wait_until;
 use testbed::topology::config::{Config, DetectConfig};
 use testbed::topology::{Family, Topology};
 use testbed::traffic::program::service;
+use testbed::turns;
 
 use crate::diff::{GOOD, REQUEST, serve};
 use crate::support::LIMIT;
-use crate::turns;
 
 /// How late the active replica's answers come. An age to a busy machine, too, and less than any retransmission timer.
 const LATE: Duration = Duration::from_millis(150);

@@ -5,9 +5,9 @@ use testbed::agent::Agent;
 use testbed::net::{sysctl, timers};
 use testbed::topology::{Family, Topology};
 use testbed::traffic::program::{Client, serve, service};
+use testbed::turns;
 
 use crate::support::{check_connected_at_once, check_whole, wait_replies};
-use crate::turns;
 
 const CONNECTIONS: usize = 40;
 

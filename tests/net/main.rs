@@ -40,6 +40,5 @@ mod support;
 mod suspicion;
 mod takeover;
 mod trace;
-mod turns;
 mod upgrade;
 mod zones;

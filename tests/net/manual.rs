@@ -8,8 +8,7 @@ use testbed::agent::{BINARY_VARIABLE, sibling};
 use testbed::machine::{Machine, wrapper};
 use testbed::manual::{Command, commands, without_remark};
 use testbed::packaged::Packages;
-
-use crate::turns;
+use testbed::turns;
 
 mod rows;
 

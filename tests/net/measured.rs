@@ -12,12 +12,15 @@ use testbed::clock::wait_until;
 use testbed::net::sysctl;
 use testbed::topology::{Family, Topology};
 use testbed::traffic::program::{Client, serve, service};
+use testbed::turns;
 
 use crate::support::{LIMIT, wait_replies};
-use crate::turns;
 
 /// Longer than a client waits before it sends its SYN again (RFC 6298: one second).
 const CONNECT_LIMIT: Duration = Duration::from_millis(2_500);
+
+/// A kernel acknowledges for a process by then.
+const DELAYED_ACK_MS: f64 = 40.0;
 
 /// Of `instances --json`.
 #[derive(Debug, Deserialize)]
@@ -28,6 +31,8 @@ struct Measured {
     mirror_lag_bytes: Option<u64>,
     ack_p50_ms: Option<f64>,
     ack_p99_ms: Option<f64>,
+    answer_p50_ms: Option<f64>,
+    answer_p99_ms: Option<f64>,
 }
 
 /// Waits until it is as it should be of two instances.
@@ -63,6 +68,7 @@ fn a_stopped_server_has_requests_in_flight() {
         [a, b].into_iter().all(|of| {
             of.ack_p50_ms.is_some_and(|ms| ms > 0.0)
                 && of.ack_p99_ms >= of.ack_p50_ms
+                && of.answer_p50_ms.is_some_and(|ms| ms > 0.0)
                 && of.requests_per_s.is_some_and(|rate| rate > 0.0)
                 && of.mirror_lag_bytes.is_some()
                 && of.in_flight.is_some_and(|requests| requests <= 30)
@@ -73,6 +79,9 @@ fn a_stopped_server_has_requests_in_flight() {
         b.in_flight > Some(5) && b.in_flight > a.in_flight.map(|requests| requests + 5)
     });
     servers[1].signal(Signal::SIGCONT).unwrap();
+    wait_measured(&agent, "b's clients to have waited", |a, b| {
+        b.answer_p99_ms > Some(2.0 * DELAYED_ACK_MS) && a.answer_p99_ms < b.answer_p99_ms
+    });
     wait_replies(&mut client, 300);
     wait_measured(&agent, "b to owe no more than a", |a, b| {
         b.in_flight <= a.in_flight.map(|requests| requests + 5)

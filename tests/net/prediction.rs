@@ -13,9 +13,10 @@ use testbed::scenario::predicted::{Contained, INTERVAL_MS};
 use testbed::scenario::{Fault, Plan};
 use testbed::topology::{Family, Instance, Topology};
 use testbed::traffic::program::{Client, service};
+use testbed::turns;
 
 use crate::support::{LIMIT, Site, check_whole, wait_replies};
-use crate::{takeover, turns};
+use crate::takeover;
 
 const EXPORTER: &str = "prometheus-node-exporter";
 const DIR_VARIABLE: &str = "MIRROR_NODE_EXPORTER";
@@ -195,9 +196,12 @@ fn node_exporters_are_read_and_their_end_changes_no_routing() {
         "cpu_share",
         "memory_share",
         "listen_overflows_per_s",
+        "established_connections",
         "silence_ms",
         "ack_p50_ms",
         "ack_p99_ms",
+        "answer_p50_ms",
+        "answer_p99_ms",
         "requests_per_s",
         "in_flight_requests",
         "mirror_lag_bytes",

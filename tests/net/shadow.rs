@@ -8,10 +8,10 @@ use testbed::agent::{Agent, InstanceStatus};
 use testbed::clock::wait_until;
 use testbed::topology::{Family, Topology};
 use testbed::traffic::program::service;
+use testbed::turns;
 
 use crate::diff::{BAD, GOOD, REQUEST, ask, compare, serve};
 use crate::support::LIMIT;
-use crate::turns;
 
 /// What `diff` says of a canary that answers so, while clients ask.
 #[track_caller]

@@ -12,8 +12,7 @@ use testbed::process::Process;
 use testbed::topology::config::Config;
 use testbed::topology::{Family, Topology};
 use testbed::traffic::program::{Client, Ended, serve, service};
-
-use crate::turns::{self, Turn};
+use testbed::turns::{self, Turn};
 
 /// Enough for anything that is going to happen, on a machine that is busy with other work too.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);

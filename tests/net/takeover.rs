@@ -6,8 +6,7 @@ use std::time::Duration;
 use testbed::scenario::outcome::Outcome;
 use testbed::scenario::{self, Fault, Plan, Unwatched};
 use testbed::topology::Family;
-
-use crate::turns;
+use testbed::turns;
 
 /// The demo's bound for unplanned takeovers. Few connections keep it within reach of a machine
 /// that is busy with something else.

@@ -24,3 +24,4 @@ pub mod seeds;
 pub mod sim;
 pub mod topology;
 pub mod traffic;
+pub mod turns;

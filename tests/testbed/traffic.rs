@@ -7,6 +7,7 @@ use testbed::clock::{monotonic_ns, wait_until};
 use testbed::topology::{Family, Topology};
 use testbed::traffic::Profile;
 use testbed::traffic::program::{Client, Ended, serve, service};
+use testbed::turns;
 
 const LIMIT: Duration = Duration::from_secs(20);
 /// Far above what a loaded machine does, far below a retransmission's 200 ms
@@ -31,6 +32,7 @@ fn check_clean(ended: &Ended, connections: usize) {
 
 #[test]
 fn a_thousand_connections_of_all_profiles_are_clean() {
+    let _turn = turns::alone();
     let topology = plain(1);
     let _server = serve(&topology.instances[0]).unwrap();
     let service = service(Family::V4);
@@ -64,6 +66,7 @@ fn a_thousand_connections_of_all_profiles_are_clean() {
 
 #[test]
 fn stalls_are_small_when_nothing_fails() {
+    let _turn = turns::alone();
     for family in Family::ALL {
         let topology = plain(1);
         let _server = serve(&topology.instances[0]).unwrap();
@@ -81,6 +84,7 @@ fn stalls_are_small_when_nothing_fails() {
 
 #[test]
 fn an_outage_is_measured_on_every_profile() {
+    let _turn = turns::alone();
     let topology = plain(1);
     let instance = &topology.instances[0];
     let _server = serve(instance).unwrap();
@@ -114,6 +118,7 @@ fn an_outage_is_measured_on_every_profile() {
 
 #[test]
 fn a_killed_server_is_noticed_on_every_connection() {
+    let _turn = turns::beside();
     let topology = plain(1);
     let mut server = serve(&topology.instances[0]).unwrap();
     let arguments = ["--connections", "40"];
@@ -131,6 +136,7 @@ fn a_killed_server_is_noticed_on_every_connection() {
 
 #[test]
 fn bytes_of_an_unreachable_server_are_lost() {
+    let _turn = turns::beside();
     let topology = plain(1);
     let instance = &topology.instances[0];
     let _server = serve(instance).unwrap();
@@ -152,6 +158,7 @@ fn replicas_of_the_server_answer_alike() {
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpStream};
     use testbed::traffic::wire::{Header, Order};
+    let _turn = turns::beside();
 
     let topology = plain(2);
     let servers: Vec<_> = topology
@@ -200,6 +207,7 @@ fn replicas_of_the_server_answer_alike() {
 
 #[test]
 fn datagrams_are_answered_once() {
+    let _turn = turns::alone();
     for family in Family::ALL {
         let topology = plain(1);
         let _server = serve(&topology.instances[0]).unwrap();

@@ -151,6 +151,8 @@ impl Agent {
                 syn_timeouts_share: measured(Signal::SynTimeouts),
                 ack_p50_ms: measured(Signal::AckP50),
                 ack_p99_ms: measured(Signal::AckP99),
+                answer_p50_ms: measured(Signal::AnswerP50),
+                answer_p99_ms: measured(Signal::AnswerP99),
             }
         };
         self.state.instances.iter().zip(shares).map(row).collect()

@@ -206,6 +206,12 @@ pub struct InstanceRow {
     /// 99th percentile of the same.
     #[serde(default)]
     pub ack_p99_ms: Option<f64>,
+    /// Median time from a request to the first byte of its answer in the last seconds.
+    #[serde(default)]
+    pub answer_p50_ms: Option<f64>,
+    /// 99th percentile of the same.
+    #[serde(default)]
+    pub answer_p99_ms: Option<f64>,
 }
 
 /// `vni`.

@@ -139,6 +139,7 @@ impl Metrics {
         }
         self.instance_handshake.clear();
         self.instance_ack.clear();
+        self.instance_answer.clear();
         self.instance_stall.clear();
         for (place, row) in facts.view.instances.iter().enumerate() {
             let vitals = facts.vitals.get(place).copied().unwrap_or_default();
@@ -156,6 +157,7 @@ impl Metrics {
         for (family, times) in [
             (&self.instance_handshake, &measures.handshake),
             (&self.instance_ack, &measures.ack),
+            (&self.instance_answer, &measures.answer),
             (&self.instance_stall, &measures.stall),
         ] {
             family.get_or_create(&labels).set(times);
@@ -343,6 +345,7 @@ mod tests {
         // 6,104 steps are 0.1 s, between 4,096 and 8,192: 0.067 and 0.134 s.
         measures.ack.count(6_104);
         measures.ack.count(3);
+        measures.answer.count(3);
         measures.stall.count(3);
         let mut counts = Counts::default();
         (0..7).for_each(|_| counts.count(Reason::Cloned));
@@ -446,6 +449,7 @@ mod tests {
             "mirror_instance_ack_seconds_bucket{le=\"0.067108864\",compute_instance=\"a\"} 1",
             "mirror_instance_ack_seconds_bucket{le=\"0.134217728\",compute_instance=\"a\"} 2",
             "mirror_instance_ack_seconds_bucket{le=\"+Inf\",compute_instance=\"a\"} 2",
+            "mirror_instance_answer_seconds_count{compute_instance=\"a\"} 1",
             "mirror_instance_takeover_stall_seconds_count{compute_instance=\"a\"} 1",
             "mirror_instance_handshake_seconds_count{compute_instance=\"a\"} 0",
             "mirror_instance_requests_total{compute_instance=\"a\"} 12",

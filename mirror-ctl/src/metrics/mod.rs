@@ -141,6 +141,8 @@ metrics! {
     instance_handshake: Family<ByInstance, Times> = "instance_handshake_seconds";
     /// From a client's segment to the instance's acknowledgement, of a sample.
     instance_ack: Family<ByInstance, Times> = "instance_ack_seconds";
+    /// From a client's segment to the first byte that the instance said after it, of a sample.
+    instance_answer: Family<ByInstance, Times> = "instance_answer_seconds";
     /// From the takeover of a flow whose client waited for something to the first segment that the instance, active since then,
     /// sent to it.
     instance_stall: Family<ByInstance, Times> = "instance_takeover_stall_seconds";

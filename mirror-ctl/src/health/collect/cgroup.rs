@@ -44,6 +44,7 @@ fn with_network(usage: Usage, file: &dyn Fn(&str) -> Option<String>) -> Usage {
         let [snmp, netstat] = ["net/snmp", "net/netstat"].map(|name| text(&process.join(name)));
         let (snmp, netstat) = (snmp?, netstat?);
         Some(Usage {
+            established: counter(&snmp, "Tcp:", "CurrEstab"),
             listen_overflows: counter(&netstat, "TcpExt:", "ListenOverflows"),
             segments_sent: counter(&snmp, "Tcp:", "OutSegs"),
             segments_repeated: counter(&snmp, "Tcp:", "RetransSegs"),
@@ -235,8 +236,8 @@ mod tests {
 
     #[test]
     fn counters_by_name() {
-        let snmp =
-            "Ip: Forwarding OutSegs\nIp: 1 7\nTcp: ActiveOpens OutSegs RetransSegs\nTcp: 5 600 3\n";
+        let snmp = "Ip: Forwarding OutSegs\nIp: 1 7\nTcp: ActiveOpens CurrEstab OutSegs RetransSegs\nTcp: 5 9 600 3\n";
+        assert_eq!(counter(snmp, "Tcp:", "CurrEstab"), Some(9.0));
         assert_eq!(counter(snmp, "Tcp:", "OutSegs"), Some(600.0));
         assert_eq!(counter(snmp, "Tcp:", "RetransSegs"), Some(3.0));
         assert_eq!(counter(snmp, "Tcp:", "Missing"), None);

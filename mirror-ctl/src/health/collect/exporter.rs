@@ -34,6 +34,7 @@ pub fn parse(text: &str) -> Usage {
             "node_pressure_memory_waiting_seconds_total" => usage.waited_memory_s = Some(value),
             "node_pressure_io_waiting_seconds_total" => usage.waited_io_s = Some(value),
             "node_procs_running" => usage.runnable = Some(value),
+            "node_netstat_Tcp_CurrEstab" => usage.established = Some(value),
             "node_netstat_TcpExt_ListenOverflows" => usage.listen_overflows = Some(value),
             "node_netstat_Tcp_OutSegs" => usage.segments_sent = Some(value),
             "node_netstat_Tcp_RetransSegs" => usage.segments_repeated = Some(value),
@@ -98,6 +99,7 @@ node_disk_writes_completed_total{device="vda"} 50
 node_memory_MemAvailable_bytes 2.5e+09
 node_memory_MemTotal_bytes 1e+10
 node_netstat_TcpExt_ListenOverflows 3
+node_netstat_Tcp_CurrEstab 21
 node_pressure_cpu_waiting_seconds_total 12.25
 node_procs_running 2
 "#;
@@ -112,6 +114,7 @@ node_procs_running 2
             memory_share: Some(0.75),
             waited_cpu_s: Some(12.25),
             runnable: Some(2.0),
+            established: Some(21.0),
             listen_overflows: Some(3.0),
             disk_time_s: Some(3.5),
             disk_requests: Some(150.0),

@@ -31,6 +31,8 @@ pub struct Usage {
     pub waited_io_s: Option<f64>,
     /// Tasks that could run.
     pub runnable: Option<f64>,
+    /// TCP connections that are established.
+    pub established: Option<f64>,
     /// Connections refused by a full listen queue.
     pub listen_overflows: Option<f64>,
     /// TCP segments sent.
@@ -60,6 +62,7 @@ impl Usage {
         set(Signal::Memory, self.memory_share.filter(|m| *m <= 1.0));
         let per_cpu = self.runnable.zip(self.cpus.filter(|cpus| *cpus >= 1.0));
         set(Signal::RunQueue, per_cpu.map(|(tasks, cpus)| tasks / cpus));
+        set(Signal::Established, self.established);
         if !SPAN_S.contains(&span_s) {
             return reading;
         }
@@ -111,6 +114,7 @@ mod tests {
         waited_memory_s: None,
         waited_io_s: Some(2.0),
         runnable: Some(3.0),
+        established: Some(12.0),
         listen_overflows: Some(7.0),
         segments_sent: Some(1_000.0),
         segments_repeated: Some(10.0),
@@ -124,6 +128,7 @@ mod tests {
             cpu_busy_s: Some(11.0),
             cpu_all_s: Some(104.0),
             waited_cpu_s: Some(3.5),
+            established: Some(15.0),
             listen_overflows: Some(17.0),
             segments_sent: Some(1_300.0),
             segments_repeated: Some(110.0),
@@ -140,6 +145,7 @@ mod tests {
             (Signal::PressureMemory, None),
             (Signal::PressureIo, Some(0.0)),
             (Signal::RunQueue, Some(1.5)),
+            (Signal::Established, Some(15.0)),
             (Signal::ListenOverflows, Some(5.0)),
             (Signal::Retransmissions, Some(0.25)),
         ] {

@@ -74,6 +74,11 @@ impl Passive {
                 Signal::AckP50,
                 Signal::AckP99,
             ),
+            (
+                times(|measures| &measures.answer),
+                Signal::AnswerP50,
+                Signal::AnswerP99,
+            ),
         ] {
             let Some((number, times)) = of else { continue };
             for (signal, share, least) in [(p50, 0.5, MEDIAN_MIN), (p99, 0.99, ENOUGH)] {
@@ -234,11 +239,12 @@ mod tests {
         check(|n| n.lag_bytes = Some(800), Signal::MirrorLag, Some(800.0));
     }
 
-    /// What one tick of a second adds: so many handshakes and acknowledgements of so many steps, requests, unanswered SYNs.
+    /// What one tick of a second adds: so many handshakes, acknowledgements and answers of so many steps, requests, unanswered SYNs.
     #[derive(Clone, Copy, Default)]
     struct Second {
         handshakes: (u32, u32),
         acks: (u32, u32),
+        answers: (u32, u32),
         requests: u64,
         unanswered: u64,
     }
@@ -253,6 +259,7 @@ mod tests {
             for (histogram, (number, steps)) in [
                 (&mut measures.handshake, second.handshakes),
                 (&mut measures.ack, second.acks),
+                (&mut measures.answer, second.answers),
             ] {
                 (0..number).for_each(|_| histogram.count(steps));
             }
@@ -289,12 +296,14 @@ mod tests {
         let early = Second {
             handshakes: (100, 5_000),
             acks: (100, 5_000),
+            answers: (100, 5_000),
             requests: 400,
             unanswered: 50,
         };
         let late = Second {
             handshakes: (50, 70),
             acks: (100, 18),
+            answers: (100, 60),
             requests: 250,
             unanswered: 0,
         };
@@ -306,6 +315,8 @@ mod tests {
                 // 16 to 19 steps: 18 in the middle, 19.96 at .99.
                 (Signal::AckP50, Some(0.2949)),
                 (Signal::AckP99, Some(0.3270)),
+                // 56 to 63.
+                (Signal::AnswerP50, Some(0.9830)),
                 (Signal::RequestRate, Some(250.0)),
                 (Signal::SynTimeouts, Some(0.0)),
             ],

@@ -50,7 +50,7 @@ impl Tracker {
         let usual_ms = self.usual_ms.unwrap_or(f32::MAX);
         let bad = self.failed_s > 0 || label::is_bad(&served(second), usual_ms);
         if second.seen.fate == Fate::Serving
-            && let Some(now_ms) = second.reading.get(Signal::AckP50)
+            && let Some(now_ms) = second.reading.get(Signal::AnswerP50)
         {
             self.usual_ms = Some(towards(self.usual_ms, now_ms));
         }
@@ -118,7 +118,7 @@ fn served(second: &Second) -> Served {
             Fate::Suspect | Fate::Failed => 0.0,
         },
         refused: of(Signal::Resets) + of(Signal::SynTimeouts),
-        latency_ms: of(Signal::AckP50),
+        latency_ms: of(Signal::AnswerP50),
     }
 }
 
@@ -126,7 +126,7 @@ fn served(second: &Second) -> Served {
 fn usual_latency_ms(seconds: &[Second]) -> f32 {
     let serving = seconds.iter().filter(|s| s.seen.fate == Fate::Serving);
     let mut measured: Vec<f32> = serving
-        .filter_map(|s| s.reading.get(Signal::AckP50))
+        .filter_map(|s| s.reading.get(Signal::AnswerP50))
         .collect();
     measured.sort_by(f32::total_cmp);
     // Where it was never measured no second is slow.
@@ -162,7 +162,7 @@ mod tests {
     fn check(at: &[usize], change: impl Fn(&mut Second), expected: &[usize]) {
         let mut seconds = vec![Second::default(); SECONDS];
         for second in &mut seconds {
-            second.reading.set(Signal::AckP50, 8.0);
+            second.reading.set(Signal::AnswerP50, 8.0);
         }
         at.iter().for_each(|at| change(&mut seconds[*at]));
         assert_eq!(onsets(&seconds).1, expected);
@@ -182,8 +182,8 @@ mod tests {
         check(&[10, 11, 12], measured(Signal::Resets, 0.06), &[10]);
         check(&[10, 11, 12], measured(Signal::SynTimeouts, 0.04), &[]);
         // Five times its usual latency and above 20 ms.
-        check(&[10, 11, 12], measured(Signal::AckP50, 41.0), &[10]);
-        check(&[10, 11, 12], measured(Signal::AckP50, 39.0), &[]);
+        check(&[10, 11, 12], measured(Signal::AnswerP50, 41.0), &[10]);
+        check(&[10, 11, 12], measured(Signal::AnswerP50, 39.0), &[]);
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! What is measured of an instance: a closed set of signals, each with its unit and with what counts as noise.
 
 /// How many signals there are.
-pub const COUNT: usize = 21;
+pub const COUNT: usize = 24;
 
 /// A quantity measured once a tick. The numbers are part of the recording's format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +49,12 @@ pub enum Signal {
     ListenOverflows = 19,
     /// Time an I/O request waits, ms.
     DiskWait = 20,
+    /// Median time from a request to the first byte of its answer, ms.
+    AnswerP50 = 21,
+    /// 99th percentile of the same, ms.
+    AnswerP99 = 22,
+    /// Established TCP connections, whoever holds them.
+    Established = 23,
 }
 
 impl Signal {
@@ -75,6 +81,9 @@ impl Signal {
         Self::RunQueue,
         Self::ListenOverflows,
         Self::DiskWait,
+        Self::AnswerP50,
+        Self::AnswerP99,
+        Self::Established,
     ];
 
     /// Its name in tables, JSON and model cards, with the unit last.
@@ -102,6 +111,9 @@ impl Signal {
             Self::RunQueue => "run_queue_per_cpu",
             Self::ListenOverflows => "listen_overflows_per_s",
             Self::DiskWait => "disk_wait_ms",
+            Self::AnswerP50 => "answer_p50_ms",
+            Self::AnswerP99 => "answer_p99_ms",
+            Self::Established => "established_connections",
         }
     }
 
@@ -110,10 +122,10 @@ impl Signal {
     #[must_use]
     pub const fn noise(self) -> f32 {
         match self {
-            Self::SynAckP50 | Self::AckP50 => 0.3,
-            Self::SynAckP99 | Self::AckP99 => 1.5,
+            Self::SynAckP50 | Self::AckP50 | Self::AnswerP50 => 0.3,
+            Self::SynAckP99 | Self::AckP99 | Self::AnswerP99 => 1.5,
             Self::Retransmissions | Self::Resets | Self::SynTimeouts => 0.004,
-            Self::InFlight => 2.0,
+            Self::InFlight | Self::Established => 2.0,
             Self::Silence => 20.0,
             Self::MirrorLag => 16_384.0,
             Self::Divergence => 0.01,
@@ -126,10 +138,14 @@ impl Signal {
         }
     }
 
-    /// Whether a high value is evidence against the instance, and not only of how much it has to do.
+    /// Whether a high value is evidence against the instance, and not only of how much it has to do. How long an acknowledgement
+    /// takes is not: it follows the answer, up to when a delayed one is due, and one trouble is not to count twice.
     #[must_use]
     pub const fn is_symptom(self) -> bool {
-        !matches!(self, Self::RequestRate | Self::InFlight | Self::Cpu)
+        !matches!(
+            self,
+            Self::RequestRate | Self::InFlight | Self::Cpu | Self::AckP50 | Self::AckP99
+        )
     }
 
     /// The signal of a name.

@@ -45,6 +45,10 @@ pub struct Instance {
 const LATENCY_MAX_MS: f32 = 3_000.0;
 /// A retransmission waits about so long.
 const RETRANSMISSION_MS: f32 = 220.0;
+/// When a receiver acknowledges what it has not answered (Linux: 40 ms).
+const DELAYED_ACK_MS: f32 = 40.0;
+/// Time for which a client keeps a connection after a request.
+const KEPT_S: f32 = 0.5;
 /// Workers of an instance.
 const WORKERS: f32 = 64.0;
 /// Requests that may wait.
@@ -120,9 +124,11 @@ impl Instance {
             true => self.silence_ms + 1_000.0,
             false => p50 * self.chance.f32(),
         };
-        let p99 = p50 * (2.0 + 2.0 * usage.min(1.0)) + RETRANSMISSION_MS * (loss * 30.0).min(1.0);
+        let p99_once = p50 * (2.0 + 2.0 * usage.min(1.0));
+        let p99 = p99_once + RETRANSMISSION_MS * (loss * 30.0).min(1.0);
         let truth = Truth {
             p50,
+            p99_once,
             p99,
             usage,
             requests,
@@ -179,6 +185,8 @@ impl Instance {
         if self.nature.has_exporter && !truth.down {
             let work = (n / self.nature.capacity).min(1.0);
             gauges.show(Signal::Memory, self.memory, 0.002);
+            // Clients keep a connection for a while after an answer.
+            gauges.show(Signal::Established, n * KEPT_S + in_flight, 0.05);
             gauges.own(truth, work);
         }
         gauges.reading
@@ -220,8 +228,12 @@ impl Gauges<'_> {
             self.show(Signal::SynAckP50, accept_ms, 0.08);
             let late_ms = 0.05 * truth.p50.min(60.0) + 900.0 * truth.overflow + 300.0 * truth.loss;
             self.show(Signal::SynAckP99, 1.0 + late_ms, 0.2);
-            self.show(Signal::AckP50, truth.p50, 0.05);
-            self.show(Signal::AckP99, truth.p99, 0.15);
+            // What is not answered by then is acknowledged by itself; what is sent again is not timed (Karn's rule).
+            let acknowledged_ms = |answered_ms: f32| answered_ms.min(DELAYED_ACK_MS);
+            self.show(Signal::AckP50, acknowledged_ms(truth.p50), 0.05);
+            self.show(Signal::AckP99, acknowledged_ms(truth.p99_once), 0.15);
+            self.show(Signal::AnswerP50, truth.p50, 0.05);
+            self.show(Signal::AnswerP99, truth.p99, 0.15);
         }
         let (retransmitted, reset, unanswered) = match truth.down {
             true => (0.3, 0.5, 1.0),
@@ -268,6 +280,8 @@ impl Gauges<'_> {
 /// What one second was like.
 struct Truth {
     p50: f32,
+    /// Of what is sent once.
+    p99_once: f32,
     p99: f32,
     usage: f32,
     requests: f32,

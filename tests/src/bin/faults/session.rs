@@ -262,21 +262,20 @@ impl Session<'_, '_> {
 
     /// Until the instance has failed for a while, or the fault has lasted.
     fn grow(&mut self, episode: &Episode) -> Result<()> {
-        let begin = Instant::now();
-        let mut bad_since = None;
+        let (begin, from) = (Instant::now(), now_s());
+        let mut failed_since = None;
         self.pass(Duration::from_secs_f64(episode.lasts_s()), |session| {
             let since_s = begin.elapsed().as_secs_f64();
             session.stage.hosts[episode.victim].suffer(episode, since_s, session.topology)?;
-            let bad = session
-                .shared
-                .tally(|tally| tally.looks_bad(episode.victim, now_s()));
-            if !episode.family.is_gradual() {
+            let failed = || {
+                session
+                    .shared
+                    .tally(|tally| tally.has_failed(episode.victim, from, now_s()))
+            };
+            if !episode.family.is_gradual() || (failed_since.is_none() && !failed()) {
                 return Ok(false);
             }
-            if !bad && bad_since.is_none() {
-                return Ok(false);
-            }
-            Ok(bad_since.get_or_insert_with(Instant::now).elapsed() > FAILING)
+            Ok(failed_since.get_or_insert_with(Instant::now).elapsed() > FAILING)
         })?;
         let host = &mut self.stage.hosts[episode.victim];
         host.heal()?;

@@ -32,6 +32,13 @@ pub(crate) struct Tally {
     ends: BTreeMap<usize, BTreeMap<u64, Vec<End>>>,
 }
 
+/// The rule of the simulated corpus: so many bad seconds
+const BAD_SECONDS: usize = 3;
+/// of so many.
+const WINDOW_S: u64 = 5;
+/// Slow is what takes so many times as long as usual, and longer than this.
+const SLOW_TIMES: f32 = 5.0;
+const SLOW_MS: f32 = 20.0;
 /// Fewer ends are no share: a second is then judged together with the one before.
 const ENDS_MIN: usize = 5;
 
@@ -72,11 +79,30 @@ impl Tally {
         all
     }
 
-    /// Whether an instance fails now: two bad seconds of the last three, as a first look. The truth is worked out later.
-    pub(crate) fn looks_bad(&self, instance: usize, second: u64) -> bool {
-        let seconds = self.served(instance, second.saturating_sub(3), second);
-        let bad = |s: &&Served| s.success < 0.95 || s.refused > 0.05 || s.latency_ms > 20.0;
-        seconds.iter().filter(bad).count() >= 2
+    /// Whether an instance has failed by the rule of the simulated corpus, three bad seconds of five, as far as can be told
+    /// before its usual latency is known: since `from` at the earliest.
+    pub(crate) fn has_failed(&self, instance: usize, from: u64, second: u64) -> bool {
+        let begin = second.saturating_sub(WINDOW_S).max(from);
+        let seconds = self.served(instance, begin, second);
+        let slow_ms = self
+            .usual_ms(instance, from)
+            .map_or(SLOW_MS, |usual_ms| SLOW_MS.max(SLOW_TIMES * usual_ms));
+        let bad = |s: &&Served| s.success < 0.95 || s.refused > 0.05 || s.latency_ms > slow_ms;
+        seconds.iter().filter(bad).count() >= BAD_SECONDS
+    }
+
+    /// The median of all answers before a second.
+    fn usual_ms(&self, instance: usize, second: u64) -> Option<f32> {
+        let seconds = self.ends.get(&instance)?.range(..second);
+        let ends = seconds.flat_map(|(_, ends)| ends);
+        let mut answered: Vec<f32> = ends
+            .filter_map(|end| match end {
+                End::Answered(ms) => Some(*ms),
+                _ => None,
+            })
+            .collect();
+        answered.sort_by(f32::total_cmp);
+        answered.get(answered.len() / 2).copied()
     }
 }
 
@@ -124,7 +150,9 @@ mod tests {
         assert_eq!(served[1], ten);
         assert_eq!(served[2], ten, "nobody asked");
         assert_eq!(served[3].success, 0.0);
-        assert!(tally.looks_bad(1, 13) && !tally.looks_bad(1, 10));
+        assert!(tally.has_failed(1, 9, 13), "10, 11 and 12");
+        assert!(!tally.has_failed(1, 11, 13), "two");
+        assert!(!tally.has_failed(1, 9, 12));
         assert_eq!(tally.ends(1, 13, 3), 11);
     }
 }

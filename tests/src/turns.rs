@@ -24,12 +24,12 @@ static CHANGED: Condvar = Condvar::new();
 
 /// A test's time on the machine; it is over when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub struct Turn {
     is_alone: bool,
 }
 
 /// The machine for this test, once nobody else runs.
-pub(crate) fn alone() -> Turn {
+pub fn alone() -> Turn {
     let mut running = lock();
     running.wait_alone += 1;
     let mut running = wait_while(running, |running| running.is_alone || running.beside > 0);
@@ -39,7 +39,7 @@ pub(crate) fn alone() -> Turn {
 }
 
 /// A place on the machine. A test has one at a time.
-pub(crate) fn beside() -> Turn {
+pub fn beside() -> Turn {
     let processors = thread::available_parallelism().map_or(1, Into::into);
     let most = BESIDE_MAX.min(processors);
     let mut running = wait_while(lock(), |running| {
