@@ -439,7 +439,7 @@ fn reconfigured(mut known: Instance, wanted: &crate::config::Instance, now_ns: u
         // Another place to reach it: what was concluded of the old one does not hold.
         known.mac = wanted.mac;
         known.failure = None;
-        known.trial_ns = None;
+        known.trial = None;
         known.link_up_ns = None;
         known.changed_ns = now_ns;
     }

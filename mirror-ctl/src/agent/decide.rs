@@ -14,7 +14,7 @@ use super::{
 use crate::{
     health::{
         Cause,
-        recovery::{self, Failure, Next},
+        recovery::{self, Failure, Next, Trial},
         silence::{Limits, Sample},
     },
     routing::State as Service,
@@ -93,13 +93,13 @@ impl State {
         let before = (
             instance.service(),
             instance.entry(),
-            instance.trial_ns.is_some(),
+            instance.trial.is_some(),
         );
         change(instance);
         let after = (
             instance.service(),
             instance.entry(),
-            instance.trial_ns.is_some(),
+            instance.trial.is_some(),
         );
         if before == after {
             return Vec::new();
@@ -143,7 +143,7 @@ impl State {
                 is_suspicion,
                 ..Failure::after(last, cause, now_ns)
             });
-            instance.trial_ns = None;
+            instance.trial = None;
             // What the probe said before it failed proves nothing now.
             if cause != Cause::Probe {
                 instance.probe.reset();
@@ -170,7 +170,7 @@ impl State {
         self.evidence.forgive(self.instances[place].number as u16);
         self.change(place, now_ns, cause, |instance| {
             instance.last_failure = instance.failure.take().or(instance.last_failure);
-            instance.trial_ns = trial.then_some(now_ns);
+            instance.trial = trial.then(|| Trial::new(now_ns));
         })
     }
 
@@ -300,21 +300,28 @@ impl State {
                 Next::Confirm => self.confirm(place, now_ns),
             };
         }
-        match instance.trial_ns {
-            Some(trial_ns) if recovery::is_refused(trial_ns, &signs) => {
-                self.fail(place, Cause::Resets, now_ns)
+        let Some(trial) = instance.trial else {
+            return Vec::new();
+        };
+        if trial.is_refused(&signs) {
+            return self.fail(place, Cause::Resets, now_ns);
+        }
+        if trial.is_passed(&signs, now_ns) {
+            return self.recover(place, false, now_ns);
+        }
+        match trial.grown(&signs, now_ns) {
+            Some(grown) => {
+                self.instances[place].trial = Some(grown);
+                vec![Action::Publish]
             }
-            Some(trial_ns) if recovery::is_passed(trial_ns, &signs, now_ns) => {
-                self.recover(place, false, now_ns)
-            }
-            _ => Vec::new(),
+            None => Vec::new(),
         }
     }
 
     /// Whether some VNI would have no live instance without this one. Who is on trial does not
     /// count.
     pub(super) fn is_last(&self, place: usize) -> bool {
-        let lives = |other: &Instance| other.service().is_relied_on() && other.trial_ns.is_none();
+        let lives = |other: &Instance| other.service().is_relied_on() && other.trial.is_none();
         self.members.iter().any(|members| {
             let mut others = members.iter().filter(|&&other| other != place);
             members.contains(&place) && !others.any(|&other| lives(&self.instances[other]))

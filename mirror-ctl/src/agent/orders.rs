@@ -52,7 +52,7 @@ impl State {
             if order == Order::None && instance.link_up_ns.is_some() && instance.mac.is_some() {
                 instance.last_failure = None;
                 instance.failure = None;
-                instance.trial_ns = None;
+                instance.trial = None;
             }
         });
         if actions.is_empty() {

@@ -17,7 +17,7 @@ use crate::{
         evidence::Evidence,
         predict::policy::Healths,
         probe::Tally,
-        recovery::{Failure, Signs, TRIAL_SCORE},
+        recovery::{Failure, Signs, Trial},
         silence::Silence,
     },
     netlink::Link,
@@ -120,8 +120,8 @@ pub struct Instance {
     pub failure: Option<Failure>,
     /// The failure before.
     pub last_failure: Option<Failure>,
-    /// Since when it is on trial.
-    pub trial_ns: Option<u64>,
+    /// If it is tried out.
+    pub trial: Option<Trial>,
     /// What its probe said.
     pub probe: Tally,
     /// What the dataplane noticed.
@@ -154,7 +154,7 @@ impl Instance {
             deadline_ms: 0,
             failure: None,
             last_failure: None,
-            trial_ns: None,
+            trial: None,
             probe: Tally::default(),
             vitals: Vitals::default(),
             released_ns: 0,
@@ -254,10 +254,7 @@ impl Instance {
         let score = self.score();
         Candidate {
             state: self.service(),
-            score: match self.trial_ns {
-                Some(_) => score.min(TRIAL_SCORE),
-                None => score,
-            },
+            score: self.trial.map_or(score, |trial| score.min(trial.score)),
             domain: self.config.domain.as_deref(),
             ..Candidate::new(&self.config.name, self.config.weight)
         }

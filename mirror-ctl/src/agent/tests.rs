@@ -297,6 +297,12 @@ fn a_dying_service_is_seen_by_its_resets() {
     assert_eq!(service(&state, "a").0, Service::Dead);
     state.tick(START + 4 * S + 100 * MS);
     assert_eq!(service(&state, "a").0, Service::Up);
+    // Nobody asks it anything: it is tried with more.
+    let score = |state: &State| state.instances[0].candidate().score;
+    let before = score(&state);
+    let actions = state.tick(START + 6 * S + 100 * MS);
+    assert!(actions.contains(&Action::Publish), "{actions:?}");
+    assert_eq!(score(&state), 2.0 * before);
 }
 
 #[test]

@@ -24,8 +24,10 @@ const FORGET_NS: u64 = 60 * SECOND_NS;
 const CONFIRM_NS: u64 = SECOND_NS;
 /// A suspect must answer for so long before it serves again, and answers within that time.
 const CALM_NS: u64 = 200_000_000;
-/// The part of its score that an instance on trial has.
-pub const TRIAL_SCORE: f64 = 0.05;
+/// The score that an instance on trial has at first.
+const TRIAL_SCORE: f64 = 0.05;
+/// When nobody has asked it anything for so long, it is doubled: of few flows, a small part may be none.
+const UNASKED_NS: u64 = 2 * SECOND_NS;
 
 /// A failure that is not over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,16 +148,47 @@ fn next_of_suspect(failure: &Failure, signs: &Signs, now_ns: u64) -> Next {
     Next::Wait
 }
 
-/// Whether an instance on trial since `trial_ns` has stood it.
-pub fn is_passed(trial_ns: u64, signs: &Signs, now_ns: u64) -> bool {
-    let heard = signs.heard_ns > trial_ns;
-    let refused = signs.refused_ns > trial_ns;
-    heard && !refused && now_ns.saturating_sub(trial_ns) >= TRIAL_NS
+/// An instance is tried out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Trial {
+    since_ns: u64,
+    /// The score that it has at most.
+    pub score: f64,
+    /// When that was set.
+    scored_ns: u64,
 }
 
-/// Whether an instance on trial since `trial_ns` has failed it.
-pub fn is_refused(trial_ns: u64, signs: &Signs) -> bool {
-    signs.refused_ns > trial_ns
+impl Trial {
+    /// One that begins.
+    pub fn new(now_ns: u64) -> Self {
+        Self {
+            since_ns: now_ns,
+            score: TRIAL_SCORE,
+            scored_ns: now_ns,
+        }
+    }
+
+    /// Whether the instance has stood it.
+    pub fn is_passed(&self, signs: &Signs, now_ns: u64) -> bool {
+        let heard = signs.heard_ns > self.since_ns;
+        heard && !self.is_refused(signs) && now_ns.saturating_sub(self.since_ns) >= TRIAL_NS
+    }
+
+    /// Whether it has failed it.
+    pub fn is_refused(&self, signs: &Signs) -> bool {
+        signs.refused_ns > self.since_ns
+    }
+
+    /// The same with a greater score, if it is time for one: nobody has asked the instance anything.
+    pub fn grown(&self, signs: &Signs, now_ns: u64) -> Option<Self> {
+        let asked = signs.heard_ns > self.since_ns || signs.owes_since_ns > self.since_ns;
+        let due = now_ns.saturating_sub(self.scored_ns) >= UNASKED_NS;
+        (due && !asked && self.score < 1.0).then(|| Self {
+            score: (2.0 * self.score).min(1.0),
+            scored_ns: now_ns,
+            ..*self
+        })
+    }
 }
 
 #[cfg(test)]
@@ -283,18 +316,43 @@ mod tests {
 
     #[test]
     fn a_trial_needs_to_be_heard_and_not_refused() {
+        let trial = Trial::new(100 * S);
         let heard = Signs {
             heard_ns: 101 * S,
             ..signs()
         };
-        assert!(!is_passed(100 * S, &signs(), 200 * S));
-        assert!(!is_passed(100 * S, &heard, 100 * S + S / 2));
-        assert!(is_passed(100 * S, &heard, 101 * S));
+        assert!(!trial.is_passed(&signs(), 200 * S));
+        assert!(!trial.is_passed(&heard, 100 * S + S / 2));
+        assert!(trial.is_passed(&heard, 101 * S));
         let refused = Signs {
             refused_ns: 101 * S,
             ..heard
         };
-        assert!(!is_passed(100 * S, &refused, 200 * S));
-        assert!(is_refused(100 * S, &refused) && !is_refused(100 * S, &heard));
+        assert!(!trial.is_passed(&refused, 200 * S));
+        assert!(trial.is_refused(&refused) && !trial.is_refused(&heard));
+    }
+
+    #[test]
+    fn whom_nobody_asks_is_tried_with_more() {
+        let mut trial = Trial::new(100 * S);
+        assert_eq!(trial.grown(&signs(), 102 * S - 1), None);
+        let mut scores = Vec::new();
+        for second in 101..120 {
+            if let Some(grown) = trial.grown(&signs(), second * S) {
+                trial = grown;
+                scores.push(trial.score);
+            }
+        }
+        assert_eq!(scores, [0.1, 0.2, 0.4, 0.8, 1.0]);
+        let asked = Signs {
+            owes_since_ns: 101 * S,
+            ..signs()
+        };
+        assert_eq!(Trial::new(100 * S).grown(&asked, 200 * S), None);
+        let heard = Signs {
+            heard_ns: 101 * S,
+            ..signs()
+        };
+        assert_eq!(Trial::new(100 * S).grown(&heard, 200 * S), None);
     }
 }

@@ -97,7 +97,7 @@ impl Outcome {
             bytes_lost: sum(|connection| connection.bytes_lost),
             bytes_altered: sum(|connection| connection.bytes_altered),
             stall_ms: Percentiles::of(ended().map(|connection| connection.stall_ms)),
-            detection_ms: detection_ms(evidence),
+            detection_ms: detection_ms(&evidence.events, &evidence.victim, evidence.fault_ns),
             lead_ms: lead_ms(evidence),
             foresight: evidence
                 .death
@@ -230,22 +230,23 @@ fn changed_hands(evidence: &Evidence) -> BTreeSet<u16> {
         .collect()
 }
 
-fn detection_ms(evidence: &Evidence) -> Option<f64> {
+/// How long after a fault the first event came that shows it, ms.
+#[must_use]
+pub fn detection_ms(events: &[Event], victim: &str, fault_ns: u64) -> Option<f64> {
     let shows = |event: &&Event| {
         let by = match event.kind.as_str() {
             "instance-state" | "prediction" => &event.instance,
             "takeover" => &event.from,
             _ => return false,
         };
-        by.as_deref() == Some(&evidence.victim) && event.time_ns >= evidence.fault_ns
+        by.as_deref() == Some(victim) && event.time_ns >= fault_ns
     };
-    let first = evidence
-        .events
+    let first = events
         .iter()
         .filter(shows)
         .map(|event| event.time_ns)
         .min()?;
-    Some((ms(first - evidence.fault_ns) * 1e3).round() / 1e3)
+    Some((ms(first - fault_ns) * 1e3).round() / 1e3)
 }
 
 fn port(client: &str) -> Option<u16> {

@@ -64,7 +64,7 @@ pub(super) fn boot(
     let mut report = Report::default();
     let mut console = String::new();
     let ran = command::quiet(
-        &mut qemu(emulator, kernel, &initrd),
+        &mut qemu(emulator, kernel, &initrd)?,
         Some(time_max),
         |piece| {
             if !piece.is_empty() {
@@ -98,8 +98,8 @@ fn pack(root: &Path, initrd: &Path, emulator: &Emulator) -> Result<()> {
 }
 
 /// setpriv, so that it ends with us however we end.
-fn qemu(emulator: &Emulator, kernel: &Kernel, initrd: &Path) -> Command {
-    let (program, variables) = emulator.qemu();
+fn qemu(emulator: &Emulator, kernel: &Kernel, initrd: &Path) -> Result<Command> {
+    let (program, variables) = emulator.qemu()?;
     let mut qemu = Command::new("setpriv");
     qemu.args(["--pdeathsig", "KILL"]).arg(program);
     qemu.envs(variables);
@@ -116,5 +116,5 @@ fn qemu(emulator: &Emulator, kernel: &Kernel, initrd: &Path) -> Command {
         .arg(&kernel.image)
         .arg("-initrd")
         .arg(initrd);
-    qemu
+    Ok(qemu)
 }

@@ -3,6 +3,7 @@
 //! Packages are unpacked, not installed. Of a kernel its image and the veth module are kept.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -34,15 +35,19 @@ impl Emulator {
     }
 
     /// The system's, or the unpacked one with its surroundings: program and environment.
-    pub(crate) fn qemu(&self) -> (PathBuf, Vec<(&'static str, PathBuf)>) {
+    pub(crate) fn qemu(&self) -> Result<(PathBuf, Vec<(&'static str, OsString)>)> {
         let unpacked = self.root.join("usr/bin").join(QEMU);
         if !unpacked.is_file() {
-            return (QEMU.into(), Vec::new());
+            return Ok((QEMU.into(), Vec::new()));
         }
         let libraries = self.root.join("usr/lib/x86_64-linux-gnu");
-        let modules = libraries.join("qemu");
+        let modules = libraries.join("qemu").into_os_string();
+        // Some packages still name the folder that has become a link; some keep libraries for themselves.
+        let more = self.root.join("lib/x86_64-linux-gnu");
+        let own = libraries.join("pulseaudio");
+        let libraries = env::join_paths([libraries, more, own])?;
         let variables = vec![("LD_LIBRARY_PATH", libraries), ("QEMU_MODULE_DIR", modules)];
-        (unpacked, variables)
+        Ok((unpacked, variables))
     }
 
     /// Where firmware is, if not the system's.

@@ -56,6 +56,32 @@ pub fn risk(evidence: f32, phi: f32) -> f32 {
     drifted.max(sigmoid(phi - PHI_HALF))
 }
 
+/// What is a risk alone if it lasts, and from how many deviations: what clients feel, and connections that pile up until
+/// nobody is left to serve them.
+const LASTING: [(Signal, f32); 2] = [(Signal::AnswerP99, 20.0), (Signal::Established, 10.0)];
+/// Share of those over which the risk rises from about a quarter to three quarters of [`LASTING_RISK`].
+const LASTING_SLOPE: f32 = 0.15;
+/// The risk that it can come to: what agrees with nothing else may be all that there will be.
+const LASTING_RISK: f32 = 0.5;
+
+/// The risk by one symptom that lasts, against its own past and against its peers.
+#[must_use]
+pub fn lasting_risk(history: &History, peers: &Peers, but: Option<Signal>) -> f32 {
+    let (now, _) = history.now();
+    let risk = |(signal, middle): (Signal, f32)| {
+        let number = signal as usize;
+        let mut level = history.lasting(signal);
+        if peers.has(number) {
+            level = level.min(peers.compare(number, now[number]));
+        }
+        LASTING_RISK * sigmoid((level / middle - 1.0) / LASTING_SLOPE)
+    };
+    let heard = LASTING
+        .into_iter()
+        .filter(|(signal, _)| Some(*signal) != but && history.is_settled(*signal));
+    heard.map(risk).fold(0.0, f32::max)
+}
+
 /// Time until memory is used up at which the risk is one half, s.
 const DEPLETION_HALF_S: f32 = 12.0;
 /// Time over which it rises from .27 to .73.
@@ -142,6 +168,23 @@ impl Phi {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_symptom_that_lasts_is_half_a_risk_and_one_that_passes_none() {
+        // Answers of a millisecond, then of 61: 40 deviations of 1.5 ms.
+        let mut history = History::default();
+        let mut risk_after = |values: &[f32]| {
+            for value in values {
+                history.push(&reading(Signal::AnswerP99, *value));
+            }
+            lasting_risk(&history, &Peers::NONE, None)
+        };
+        assert!(risk_after(&[1.0; 60]) < 0.01);
+        assert!(risk_after(&[61.0; 3]) < 0.01, "a hiccup");
+        assert!(risk_after(&[1.0; 30]) < 0.01);
+        assert!((risk_after(&[61.0; 30]) - 0.5).abs() < 0.01);
+        assert!(lasting_risk(&history, &Peers::NONE, Some(Signal::AnswerP99)) < 0.01);
+    }
 
     fn reading(signal: Signal, value: f32) -> Reading {
         let mut reading = Reading::default();

@@ -156,7 +156,9 @@ impl Fleet {
             Some(Signal::Memory) => None,
             _ => depletion_s(history, self.tick_s),
         };
-        baseline::risk(evidence, suspicion).max(depletion_risk(depletion_s))
+        baseline::risk(evidence, suspicion)
+            .max(depletion_risk(depletion_s))
+            .max(baseline::lasting_risk(history, &self.peers, but))
     }
 
     /// Whether any symptom of an instance has been seen for long enough to say something of it.

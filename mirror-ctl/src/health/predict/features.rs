@@ -82,6 +82,15 @@ impl History {
         }
     }
 
+    /// How far a signal has been from its own usual level for some time, in deviations.
+    #[must_use]
+    pub fn lasting(&self, signal: Signal) -> f32 {
+        match self.is_settled(signal) {
+            true => self.tracks[signal as usize].lasting(signal.noise()),
+            false => 0.0,
+        }
+    }
+
     /// Where a signal is now and by how much it climbs a tick; none until it has been there for long enough.
     #[must_use]
     pub fn climb(&self, signal: Signal) -> Option<(f32, f32)> {

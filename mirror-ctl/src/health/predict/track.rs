@@ -80,6 +80,12 @@ impl Track {
         ((self.fast - self.usual) / self.scale(noise)).clamp(-LIMIT, LIMIT)
     }
 
+    /// How far from usual it has been for some time, in deviations: what is soon over is not much.
+    #[must_use]
+    pub fn lasting(&self, noise: f32) -> f32 {
+        ((self.fast.min(self.middle) - self.usual) / self.scale(noise)).clamp(-LIMIT, LIMIT)
+    }
+
     /// Where it is now, in the signal's unit, smoothed.
     #[must_use]
     pub fn now(&self) -> f32 {

@@ -30,6 +30,8 @@ pub struct Instance {
     nature: Nature,
     fault: Fault,
     chance: Rng,
+    /// Whether its workers are held by clients that say nothing, and not by requests that never end.
+    held_silently: bool,
     /// Memory in use.
     memory: f32,
     /// Requests waiting.
@@ -63,6 +65,7 @@ impl Instance {
             nature,
             fault,
             chance: Rng::with_seed(seed),
+            held_silently: Rng::with_seed(!seed).bool(),
             backlog: 0.0,
             down_until: -1.0,
             drift: [0.0; 2],
@@ -178,15 +181,16 @@ impl Instance {
         };
         let n = truth.requests;
         gauges.passive(truth, self.silence_ms);
-        // A worker that hangs holds a request that is never answered.
         let held = truth.hung * WORKERS;
-        let in_flight = n * truth.p50 / 1_000.0 + self.backlog + held;
+        let unanswered = if self.held_silently { 0.0 } else { held };
+        let in_flight = n * truth.p50 / 1_000.0 + self.backlog + unanswered;
         gauges.show(Signal::InFlight, in_flight, 0.1);
         if self.nature.has_exporter && !truth.down {
             let work = (n / self.nature.capacity).min(1.0);
             gauges.show(Signal::Memory, self.memory, 0.002);
             // Clients keep a connection for a while after an answer.
-            gauges.show(Signal::Established, n * KEPT_S + in_flight, 0.05);
+            let established = n * (KEPT_S + truth.p50 / 1_000.0) + held;
+            gauges.show(Signal::Established, established, 0.05);
             gauges.own(truth, work);
         }
         gauges.reading
@@ -199,6 +203,10 @@ struct Gauges<'a> {
     reading: Reading,
 }
 
+/// So often an answer is late for no reason that lasts.
+const HICCUPS: f32 = 0.01;
+/// By so much, the median of those.
+const HICCUP_MS: f32 = 12.0;
 /// So often a value is missing.
 const GAPS: f32 = 0.005;
 
@@ -218,6 +226,13 @@ impl Gauges<'_> {
         self.reading.set(signal, share.clamp(0.0, 1.0));
     }
 
+    /// What a single answer took longer, for a reason that is soon gone: of few answers it is the 99th percentile.
+    fn hiccup_ms(&mut self) -> f32 {
+        let size_ms = HICCUP_MS * (1.2 * normal(self.chance)).exp();
+        let is_one = self.chance.f32() < HICCUPS;
+        if is_one { size_ms } else { 0.0 }
+    }
+
     /// What the VNI host sees.
     fn passive(&mut self, truth: &Truth, silence_ms: f32) {
         const NETWORK_MS: f32 = 0.2;
@@ -231,9 +246,11 @@ impl Gauges<'_> {
             // What is not answered by then is acknowledged by itself; what is sent again is not timed (Karn's rule).
             let acknowledged_ms = |answered_ms: f32| answered_ms.min(DELAYED_ACK_MS);
             self.show(Signal::AckP50, acknowledged_ms(truth.p50), 0.05);
-            self.show(Signal::AckP99, acknowledged_ms(truth.p99_once), 0.15);
+            let hiccup_ms = self.hiccup_ms();
+            let once_ms = truth.p99_once + hiccup_ms;
+            self.show(Signal::AckP99, acknowledged_ms(once_ms), 0.15);
             self.show(Signal::AnswerP50, truth.p50, 0.05);
-            self.show(Signal::AnswerP99, truth.p99, 0.15);
+            self.show(Signal::AnswerP99, truth.p99 + hiccup_ms, 0.15);
         }
         let (retransmitted, reset, unanswered) = match truth.down {
             true => (0.3, 0.5, 1.0),

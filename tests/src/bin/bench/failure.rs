@@ -19,11 +19,11 @@ use crate::balancer::{self, Balancer};
 use crate::probe::{self, Probes};
 use crate::report::{Goal, Results, Row};
 use crate::stats::Spread;
-use crate::{Effort, echo};
+use crate::{Effort, detection, echo};
 
 const METHOD: &str = "an instance of three fails under 300 checked connections and a new request every 5 ms; kept: whole to \
     the last byte, of those that the instance served";
-const FAULTS: [Fault; 3] = [Fault::Killed, Fault::LinkDown, Fault::Silent];
+pub(crate) const FAULTS: [Fault; 3] = [Fault::Killed, Fault::LinkDown, Fault::Silent];
 const CONNECTIONS: usize = 300;
 const BEFORE: Duration = Duration::from_millis(1_500);
 const AFTER: Duration = Duration::from_millis(3_000);
@@ -31,7 +31,7 @@ const WARM_LIMIT: Duration = Duration::from_secs(10);
 
 /// Who stands in front of the instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Front {
+pub(crate) enum Front {
     Ours,
     Theirs(Balancer),
 }
@@ -100,6 +100,7 @@ pub(crate) fn run(effort: &Effort) -> Result<Results> {
             }
         }
     }
+    results.rows.extend(detection::rows(effort)?);
     Ok(results)
 }
 
@@ -201,7 +202,7 @@ fn trial(front: Front, fault: Fault) -> Result<Trial> {
 }
 
 /// The service and what answers probes. Behind the others each instance has an address of its own.
-fn servers(front: Front, instance: &Instance) -> Result<[Process; 2]> {
+pub(crate) fn servers(front: Front, instance: &Instance) -> Result<[Process; 2]> {
     let service = match front {
         Front::Ours | Front::Theirs(Balancer::Moved) => serve(instance)?,
         Front::Theirs(_) => balancer::serve(instance)?,
@@ -221,7 +222,7 @@ fn hit(front: Front, flows: Option<&[Flow]>, victim: &str) -> usize {
     of_it.count()
 }
 
-fn strike(
+pub(crate) fn strike(
     fault: Fault,
     victim: &str,
     topology: &Topology,
@@ -243,7 +244,7 @@ fn strike(
 }
 
 /// Lets traffic run.
-fn hold(client: &mut Client, time: Duration) -> Result<()> {
+pub(crate) fn hold(client: &mut Client, time: Duration) -> Result<()> {
     let start_ns = monotonic_ns();
     while ms(monotonic_ns() - start_ns) < time.as_secs_f64() * 1e3 {
         client.next_progress()?;

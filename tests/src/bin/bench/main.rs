@@ -4,6 +4,7 @@ mod assemble;
 mod balancer;
 mod changes;
 mod cloning;
+mod detection;
 mod document;
 mod echo;
 mod failure;

@@ -110,7 +110,7 @@ const ABRUPT_S: f64 = 25.0;
 /// How long it stays once grown, when nobody fails.
 const STAYS_S: f64 = 20.0;
 /// What has not grown beyond what is meant to make an instance fail grows on until it does.
-const GROWN_MAX: f64 = 1.6;
+const GROWN_MAX: f64 = 3.0;
 /// Of the growing ones, so many in a hundred grow only so far that they do no harm.
 const STUNTED_PERCENT: u32 = 18;
 /// Bands that severities are drawn from; every third is held out.
@@ -137,6 +137,11 @@ impl Episode {
             true => self.ramp_s * self.reach.powf(1.0 / self.bend) + STAYS_S,
             false => ABRUPT_S,
         }
+    }
+
+    /// How long it is likely to last: most instances have failed when it has grown to what is meant to make them fail.
+    pub(crate) fn likely_s(&self) -> f64 {
+        self.lasts_s().min(self.ramp_s + STAYS_S)
     }
 }
 
@@ -187,7 +192,7 @@ pub(crate) fn episodes(
                 false => 60.0 + 30.0 * chance.f64(),
             },
         };
-        planned_s += episode.healthy_s + episode.lasts_s();
+        planned_s += episode.healthy_s + episode.likely_s();
         episodes.push(episode);
     }
     episodes

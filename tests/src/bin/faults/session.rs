@@ -204,7 +204,7 @@ impl Session<'_, '_> {
         for episode in &self.plan.episodes {
             self.load.push(load());
             let left = self.plan.seconds - start.elapsed().as_secs_f64();
-            if episode.healthy_s + episode.lasts_s() * 0.75 > left {
+            if episode.healthy_s + episode.likely_s() > left {
                 break;
             }
             self.pass(Duration::from_secs_f64(episode.healthy_s), |_| Ok(false))?;
