@@ -1,12 +1,11 @@
-//! How soon the agent knows that an instance has failed, with mirrors and without: from the fault to its first event that
-//! says so, under traffic.
+//! How soon the agent knows that an instance has failed: from the fault to its first event that says so, under traffic.
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use testbed::agent::Agent;
 use testbed::clock::{monotonic_ns, wait_until};
-use testbed::scenario::{most_active, outcome};
+use testbed::scenario::{Fault, most_active, outcome};
 use testbed::topology::{Family, Topology};
 use testbed::traffic::program::{Client, service};
 
@@ -26,57 +25,49 @@ const WARM_LIMIT: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(30);
 const GOAL_MS: f64 = 1_000.0;
 
-/// How flows are kept.
-const WAYS: [(&str, u8); 2] = [("VNI, unmirrored", 0), ("VNI, 1 mirror", 1)];
-
-/// For each fault and way how long it took, ms.
+/// For each fault how long it took, ms.
 pub(crate) fn rows(effort: &Effort) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for (way, mirrors) in WAYS {
-        let name = format!("detected, {way}");
-        if !effort.wants(&name) {
-            continue;
-        }
-        let mut found = FAULTS.map(|_| Vec::new());
-        for _ in 0..effort.rounds {
-            effort.progress(&name);
-            for (found, took_ms) in found.iter_mut().zip(one_after_the_other(mirrors)?) {
-                found.push(took_ms);
-            }
-        }
-        rows.extend(FAULTS.iter().zip(found).map(|(fault, mut took_ms)| {
-            took_ms.sort_by(f64::total_cmp);
-            let p95_ms = percentile(&took_ms, 950);
-            Row {
-                what: format!("{fault}: detected, {way}"),
-                panel: "detected".into(),
-                value: Spread::of(&took_ms),
-                unit: "ms".into(),
-                goal: Some(Goal::at_most(p95_ms, GOAL_MS, "ms at p95")),
-                note: format!("p95 {p95_ms:.1} ms of {}", took_ms.len()),
-                ..Row::default()
-            }
-        }));
+    const NAME: &str = "detected, VNI, 1 mirror";
+    if !effort.wants(NAME) {
+        return Ok(Vec::new());
     }
-    Ok(rows)
+    let mut found = FAULTS.map(|_| Vec::new());
+    for _ in 0..effort.rounds {
+        effort.progress(NAME);
+        for (found, took_ms) in found.iter_mut().zip(one_after_the_other()?) {
+            found.push(took_ms);
+        }
+    }
+    let row = |(fault, mut took_ms): (&Fault, Vec<f64>)| {
+        took_ms.sort_by(f64::total_cmp);
+        let p95_ms = percentile(&took_ms, 950);
+        Row {
+            what: format!("{fault}: {NAME}"),
+            panel: "detected".into(),
+            value: Spread::of(&took_ms),
+            unit: "ms".into(),
+            goal: Some(Goal::at_most(p95_ms, GOAL_MS, "ms at p95")),
+            note: format!("p95 {p95_ms:.1} ms of {}", took_ms.len()),
+            ..Row::default()
+        }
+    };
+    Ok(FAULTS.iter().zip(found).map(row).collect())
 }
 
 /// Each fault to another instance of one service.
-fn one_after_the_other(mirrors: u8) -> Result<[f64; FAULTS.len()]> {
+fn one_after_the_other() -> Result<[f64; FAULTS.len()]> {
     let topology = Topology::create(INSTANCES)?;
     let mut servers = topology
         .instances
         .iter()
         .map(|instance| servers(Front::Ours, instance))
         .collect::<Result<Vec<_>>>()?;
-    let agent = Agent::start(&topology, &topology.config().with_mirrors(mirrors))?;
+    let agent = Agent::start(&topology, &topology.config())?;
     let arguments = ["--connections", CONNECTIONS];
     let mut client = Client::start(&topology.client, service(Family::V4), &arguments)?;
     let probed = std::net::SocketAddr::new(Family::V4.vni(), probe::PORT);
     let prober = probe::start(&topology.client, probed)?;
-    if mirrors > 0 {
-        agent.wait_warm(client.running.connections, WARM_LIMIT)?;
-    }
+    agent.wait_warm(client.running.connections, WARM_LIMIT)?;
     let mut took_ms = [0.0; FAULTS.len()];
     for (fault, took_ms) in FAULTS.into_iter().zip(&mut took_ms) {
         hold(&mut client, CALM)?;
@@ -84,13 +75,11 @@ fn one_after_the_other(mirrors: u8) -> Result<[f64; FAULTS.len()]> {
         let since = agent.last_event()?;
         let fault_ns = monotonic_ns();
         strike(fault, &victim, &topology, &mut servers)?;
-        *took_ms = wait_until("the failure to be known", LIMIT, || {
-            Ok(outcome::detection_ms(
-                &agent.events(since)?,
-                &victim,
-                fault_ns,
-            ))
-        })?;
+        let known = wait_until("the failure to be known", LIMIT, || {
+            let events = agent.events(since)?;
+            Ok(outcome::detection_ms(&events, &victim, fault_ns))
+        });
+        *took_ms = known.with_context(|| format!("{fault} of {victim}"))?;
     }
     prober.finish(monotonic_ns())?;
     Ok(took_ms)
