@@ -66,7 +66,7 @@ fn layer_a_alone_catches_real_faults() {
     );
     assert!(at_tenth >= 0.45 && at_half >= 0.75, "{at_tenth} {at_half}");
     // Without mirrors, and the agent told to be patient: by the silence alone.
-    assert!(found.abrupt.detected >= 0.5, "{:?}", found.abrupt);
+    assert!(found.abrupt.detected >= 0.4, "{:?}", found.abrupt);
 }
 
 #[test]
