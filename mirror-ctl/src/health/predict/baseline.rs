@@ -30,16 +30,11 @@ pub fn evidence(history: &History, peers: &Peers) -> f32 {
 /// The same as if one signal were as usual.
 pub(super) fn evidence_without(history: &History, peers: &Peers, but: Option<Signal>) -> f32 {
     let mut worst = [0.0f32; 3];
-    let (now, _) = history.now();
     for signal in Signal::ALL.into_iter().filter(|s| s.is_symptom()) {
         if !history.is_settled(signal) || Some(signal) == but {
             continue;
         }
-        let number = signal as usize;
-        let mut level = history.level(signal);
-        if peers.has(number) {
-            level = level.min(peers.compare(number, now[number]));
-        }
+        let level = unlike(history, peers, signal, history.level(signal));
         let level = level.clamp(0.0, EVIDENCE_MAX);
         if level > worst[2] {
             worst[2] = level;
@@ -47,6 +42,15 @@ pub(super) fn evidence_without(history: &History, peers: &Peers, but: Option<Sig
         }
     }
     (worst[0] + worst[2]) / 2.0
+}
+
+/// How far a signal is from well, in deviations: from its own past (`own`) and, where there are peers, from theirs.
+fn unlike(history: &History, peers: &Peers, signal: Signal, own: f32) -> f32 {
+    let number = signal as usize;
+    match peers.has(number) {
+        true => own.min(peers.compare(number, history.smoothed(signal))),
+        false => own,
+    }
 }
 
 /// The risk that evidence and φ stand for, 0 to 1.
@@ -67,13 +71,8 @@ const LASTING_RISK: f32 = 0.5;
 /// The risk by one symptom that lasts, against its own past and against its peers.
 #[must_use]
 pub fn lasting_risk(history: &History, peers: &Peers, but: Option<Signal>) -> f32 {
-    let (now, _) = history.now();
     let risk = |(signal, middle): (Signal, f32)| {
-        let number = signal as usize;
-        let mut level = history.lasting(signal);
-        if peers.has(number) {
-            level = level.min(peers.compare(number, now[number]));
-        }
+        let level = unlike(history, peers, signal, history.lasting(signal));
         LASTING_RISK * sigmoid((level / middle - 1.0) / LASTING_SLOPE)
     };
     let heard = LASTING

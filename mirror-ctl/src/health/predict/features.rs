@@ -67,6 +67,12 @@ impl History {
         (self.tracks.map(|track| track.now()), self.present)
     }
 
+    /// Where a signal is now, in its unit.
+    #[must_use]
+    pub fn smoothed(&self, signal: Signal) -> f32 {
+        self.tracks[signal as usize].now()
+    }
+
     /// Whether the signal is there and has been for long enough.
     #[must_use]
     pub fn is_settled(&self, signal: Signal) -> bool {

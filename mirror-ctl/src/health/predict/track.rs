@@ -80,7 +80,7 @@ impl Track {
         ((self.fast - self.usual) / self.scale(noise)).clamp(-LIMIT, LIMIT)
     }
 
-    /// How far from usual it has been for some time, in deviations: what is soon over is not much.
+    /// How far from usual it has been for some time, in deviations: what is over within seconds counts for little.
     #[must_use]
     pub fn lasting(&self, noise: f32) -> f32 {
         ((self.fast.min(self.middle) - self.usual) / self.scale(noise)).clamp(-LIMIT, LIMIT)
