@@ -124,7 +124,7 @@ pub struct TcpFlow {
     /// What keeps the replicas in step.
     pub sync: TcpSync,
 }
-assert_size!(TcpFlow, 56 + 216);
+assert_size!(TcpFlow, 56 + 224);
 
 pod!(FlowKey, Flow, TcpFlow);
 

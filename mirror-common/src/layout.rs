@@ -16,7 +16,7 @@ use crate::{
     quic::{ConnectionId, Quic, Served},
     replica_set::ReplicaSet,
     steering::Source,
-    tcp::{Replica, TcpSync},
+    tcp::{Replica, TcpSync, Waypoint},
     trace::{Filter, Record},
     vni::{Vni, VniKey},
 };
@@ -217,6 +217,7 @@ assert_offsets!(TcpSync {
     client_scale: 208,
     pad: 209,
     stalled_steps: 212,
+    waypoint: 216,
 });
 assert_offsets!(Vitals {
     heard_ns: 0,
@@ -237,3 +238,9 @@ assert_offsets!(Vni {
     handshake_ms: 12,
 });
 assert_offsets!(VniKey { address: 0 });
+assert_offsets!(Waypoint {
+    at: 0,
+    sum: 4,
+    due: 6,
+    by: 7,
+});

@@ -51,6 +51,8 @@ pub const IPV6_EXTENSIONS: usize = 4;
 pub const VLAN_TAGS: usize = 2;
 /// TCP options that are looked at in one header.
 pub const TCP_OPTIONS: usize = 12;
+/// Blocks of 512 bytes that are summed up of one segment at most: more than a frame has that can be cloned.
+pub const PART_BLOCKS: u32 = 8;
 /// SACK blocks in one header (RFC 2018 has room for four).
 pub const SACK_BLOCKS: usize = 4;
 /// How long an evacuation waits, per flow, for the moment at which nothing has to be

@@ -29,6 +29,7 @@ use crate::{
     measure::Stopwatch,
     packet::{
         headers::{Network, Transport},
+        part::BLOCK_BYTES,
         tcp_header::TcpHeader,
     },
 };
@@ -140,6 +141,10 @@ pub(crate) struct Scratch {
     /// A QUIC connection's id.
     pub(crate) id: ConnectionId,
 }
+
+/// A part of a frame, while it is summed up.
+#[btf_map]
+pub(crate) static BLOCK: PerCpuArray<[u32; BLOCK_BYTES as usize / 4], 1> = PerCpuArray::new();
 
 #[btf_map]
 static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();

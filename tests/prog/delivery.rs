@@ -16,7 +16,7 @@ use crate::tables::Table;
 
 /// Runs rows on an established connection of each family, with and without timestamps, in each
 /// wrapping.
-fn on_each(vni: VniHost, rows: impl Fn(&mut Bench, &Conversation) + Send) {
+pub(crate) fn on_each(vni: VniHost, rows: impl Fn(&mut Bench, &Conversation) + Send) {
     with_bench(move |bench| {
         for family in Family::ALL {
             for timestamps in [true, false] {

@@ -18,6 +18,7 @@ mod tables;
 mod clones;
 mod datagrams;
 mod delivery;
+mod divergence;
 mod errors;
 mod flood;
 mod fragments;

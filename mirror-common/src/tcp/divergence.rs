@@ -6,31 +6,225 @@
 //! and sums of consecutive segments add up, wherever each stack has cut its stream.
 //!
 //! Replicas that are level when the client says something (it acknowledges, or asks for more) must
-//! have the same sum. A replica some of whose bytes were not seen in order (lost in front of us, cut anew) has
-//! none until it is level with the active one again, whose sum it takes over then; when the active
+//! have the same sum. Those that are not, because one is slower or because their answers differ in length, are
+//! compared at a [`Waypoint`]: whoever passes where the other was then must have the sum there that the other had, and its
+//! segment is summed up as far as that.
+//!
+//! A replica some of whose bytes were not seen in order (lost in front of us, cut anew) has
+//! no sum until it is level with the active one again, whose sum it takes over then; when the active
 //! one has lost its own, a new count begins with it.
 //!
 //! What this cannot see: 16-bit words in another order, differences that come to a multiple of
-//! 65,535 whenever replicas are level, and replicas that are never level.
+//! 65,535 wherever replicas are compared, and what a replica without a sum says that is never level again.
 
 use super::{Notes, Replica, Segment, TcpFlow, flag, seq, slot};
-use crate::{checksum::fold, limits::REPLICAS, reason::Cold};
+use crate::{
+    assert_size,
+    branchless::{is_before, is_equal, is_some, pick},
+    checksum::fold,
+    limits::REPLICAS,
+    pod,
+    reason::Cold,
+};
 
-/// Adds what a segment says to its replica's sum. Comes before its end is taken into `snd_nxt`.
+/// Of all slots.
+const ALL: u8 = (1 << REPLICAS) - 1;
+/// Where the active slot is in [`Waypoint::by`], in bits.
+const ACTIVE: u8 = 4;
+
+/// Where in the stream a replica was when another was behind it, and what it had said by then: the other is compared there. One of
+/// the two is the active replica.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Waypoint {
+    /// One beyond the last byte in front of it, canonical.
+    pub at: u32,
+    /// Ones'-complement sum of what is in front of it, see [`Replica::sum`].
+    pub sum: u16,
+    /// Bit per slot: has yet to pass; 0 when there is no waypoint. In the upper half who has had a turn: mirrors that are
+    /// ahead of the active replica each set a waypoint before one of them sets another.
+    pub due: u8,
+    /// Whose sum it is: a slot; in the upper half the slot that was active then. Once another is, it counts no more.
+    pub by: u8,
+}
+assert_size!(Waypoint, 8);
+pod!(Waypoint);
+
+/// What the part of a segment comes to that is in front of a waypoint.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Part {
+    /// Its length, bytes; 0: nothing is known.
+    pub length: u32,
+    /// Ones'-complement sum of it, as it lies in memory.
+    pub sum: u16,
+}
+
+impl Waypoint {
+    /// Bit per slot: has yet to pass, while so and so is active.
+    #[inline(always)]
+    fn due(self, active: u8) -> u32 {
+        let counts = is_equal((self.by >> ACTIVE).into(), active.into());
+        u32::from(self.due & ALL) & counts.wrapping_neg()
+    }
+}
+
+impl Part {
+    /// Of the sums of a segment's first `length` bytes and of all the others. They must come to what the checksum says, or the segment
+    /// was damaged on its way.
+    #[inline(always)]
+    pub fn new(packet: &Segment, length: u32, sum: u16, rest: u16) -> Self {
+        let all = fold(u32::from(sum) + turned(rest, length));
+        Self {
+            length: length & is_same(all, packet.sum).wrapping_neg(),
+            sum,
+        }
+    }
+}
+
+/// How many bytes of a segment are in front of the waypoint that its replica passes with it; 0 if it passes none, or with its
+/// last byte. Their sum is for the caller to find out.
 #[inline(always)]
-pub(super) fn add(replica: &mut Replica, packet: &Segment) {
+pub fn part(flow: &TcpFlow, from: u8, packet: &Segment) -> u32 {
+    let way = flow.sync.waypoint;
+    let place = way.at.wrapping_add(flow.delta(from));
+    let length = place.wrapping_sub(packet.seq);
+    // Both are less than 2^31, or the waypoint is behind the segment.
+    let within = is_before(packet.seq, place) & is_before(length, packet.payload);
+    length & (within & (u32::from(way.due) >> (from & 3))).wrapping_neg()
+}
+
+/// Takes in what a replica's segment says: adds it to the replica's sum, and compares that at the waypoint that it passes. Comes
+/// before its end is taken into `snd_nxt`.
+#[inline(always)]
+pub(super) fn hear(flow: &mut TcpFlow, from: u8, packet: &Segment, part: &Part, notes: &mut Notes) {
+    let before = flow.replica(from).sum;
+    let known = add(flow.replica_mut(from), packet);
+    let end = packet
+        .seq
+        .wrapping_add(packet.payload)
+        .wrapping_sub(flow.delta(from));
+    if flow.sync.waypoint.due & ALL != 0 {
+        pass(flow, from, packet, part, (before, end, known), notes);
+    }
+}
+
+/// Adds what a segment says to its replica's sum. Returns 1 if it says something new and the sum is known, else 0.
+#[inline(always)]
+fn add(replica: &mut Replica, packet: &Segment) -> u32 {
     // Products, not branches: the verifier would follow each of them through all that comes after.
     let new = seq::after(packet.seq.wrapping_add(packet.payload), replica.snd_nxt);
     let next = (packet.seq == replica.snd_nxt) & packet.has_sum;
-    // The stream's first byte is `isn + 1`: at an odd offset a byte counts in the other half of
-    // its word.
-    let odd = packet.seq.wrapping_sub(replica.isn) & 1 ^ 1;
-    let part = u32::from(packet.sum) << (odd * 8);
-    let part = (part | part >> 16) & 0xffff;
+    let part = in_place(replica, packet, packet.sum);
     replica.sum = fold(u32::from(replica.sum) + part * u32::from(new));
     let unsure = u8::from(new & !next) * flag::SUM;
     let unequal = u8::from(new) * flag::AGREES;
     replica.flags &= !(unsure | unequal);
+    u32::from(new) & u32::from(replica.flags / flag::SUM)
+}
+
+/// The sum of the beginning of a segment as it counts in its replica's: the stream's first byte is `isn + 1`, and at an odd
+/// offset a byte counts in the other half of its word.
+#[inline(always)]
+fn in_place(replica: &Replica, packet: &Segment, sum: u16) -> u32 {
+    turned(sum, packet.seq.wrapping_sub(replica.isn) ^ 1)
+}
+
+/// A sum as it counts at an offset.
+#[inline(always)]
+fn turned(sum: u16, offset: u32) -> u32 {
+    let sum = u32::from(sum) << ((offset & 1) * 8);
+    (sum | sum >> 16) & 0xffff
+}
+
+/// Compares a replica with the one whose waypoint it passes, and sends the mirror of the two to the cold if they have said different things.
+/// `said`: its sum before the segment, its canonical end, and what [`add`] returned.
+#[inline(always)]
+fn pass(
+    flow: &mut TcpFlow,
+    from: u8,
+    packet: &Segment,
+    part: &Part,
+    (before, end, known): (u16, u32, u32),
+    notes: &mut Notes,
+) {
+    let way = flow.sync.waypoint;
+    let replica = flow.replica(from);
+    let there = in_place(replica, packet, part.sum);
+    let there = u32::from(fold(u32::from(before) + there));
+    let ends = is_equal(end, way.at);
+    let sum = pick(ends, replica.sum.into(), there) as u16;
+    let active = flow.flow.active;
+    let due = way.due(active);
+    let passes = (due >> (from & 3)) & (is_before(end, way.at) ^ 1);
+    let differs = passes & known & (ends | is_some(part.length)) & (is_same(sum, way.sum) ^ 1);
+    flow.sync.waypoint.due = way.due & !ALL | due as u8 & !((passes as u8) << (from & 3));
+    let mirror = pick(
+        is_equal(from.into(), active.into()),
+        (way.by & 3).into(),
+        from.into(),
+    ) as u8;
+    if differs != 0 && flow.replica(mirror).state == slot::WARM {
+        flow.chill(mirror, Cold::Diverged, notes);
+    }
+}
+
+/// The replicas of a flow by where they are, a bit per slot.
+#[derive(Clone, Copy, Default)]
+struct Places {
+    warm: u32,
+    /// Warm with a sum, and behind the active replica,
+    behind: u32,
+    /// or ahead of it.
+    ahead: u32,
+}
+
+impl Places {
+    /// Takes a replica in that has said so much, while the active one is `here`.
+    #[inline(always)]
+    fn take(&mut self, slot: u8, replica: &Replica, there: u32, here: u32) {
+        let is_warm = is_equal(replica.state.into(), slot::WARM.into());
+        let counts = is_warm & u32::from(replica.flags / flag::SUM);
+        self.warm |= is_warm << slot;
+        self.behind |= (counts & is_before(there, here)) << slot;
+        self.ahead |= (counts & is_before(here, there)) << slot;
+    }
+}
+
+/// Sets a waypoint if there is none: where the active replica is, for the mirrors behind it, or where one of those ahead is, for the active
+/// one.
+#[inline(always)]
+fn set(flow: &mut TcpFlow, places: Places) {
+    let Places {
+        warm,
+        behind,
+        ahead,
+    } = places;
+    let active = flow.flow.active;
+    let lead = 1 << (active & 3);
+    let way = flow.sync.waypoint;
+    // Before the active one has answered the handshake nobody is anywhere.
+    let answered = ((warm >> (active & 3)) & 1).wrapping_neg();
+    let (behind, ahead) = (behind & answered, ahead & answered);
+    let had_turn = u32::from(way.due >> REPLICAS);
+    // When all had their turn they begin again.
+    let waiting = (behind | ahead) & !had_turn;
+    let had_turn = had_turn & is_some(waiting).wrapping_neg();
+    let of_active = is_some(behind & !had_turn);
+    let next = ahead & !had_turn;
+    // The lowest of those whose turn it is.
+    let mirror = next & next.wrapping_neg();
+    let number = is_before(1, mirror) + is_before(2, mirror) + is_before(4, mirror);
+    let by = pick(of_active, active.into(), number);
+    let due = pick(of_active, behind, lead);
+    let turns = had_turn | pick(of_active, behind, mirror);
+    let sets = is_some(behind | ahead) & (is_some(way.due(active) & warm) ^ 1);
+    let (at, sum) = (said(flow, by as u8), flow.replica(by as u8).sum);
+    let waypoint = &mut flow.sync.waypoint;
+    waypoint.at = pick(sets, at, way.at);
+    waypoint.sum = pick(sets, sum.into(), way.sum.into()) as u16;
+    waypoint.due = pick(sets, due | turns << REPLICAS, way.due.into()) as u8;
+    waypoint.by = pick(sets, by | u32::from(active) << ACTIVE, way.by.into()) as u8;
 }
 
 /// Sends each mirror to the cold that is level with the active replica and has said something else.
@@ -40,6 +234,7 @@ pub(super) fn compare(flow: &mut TcpFlow, notes: &mut Notes) {
     let (at, sum) = (said(flow, active), flow.replica(active).sum);
     if flow.replica(active).flags & flag::SUM == 0 {
         // A new count is everybody's who is there when it begins.
+        flow.sync.waypoint.due = 0;
         for slot in 0..REPLICAS as u8 {
             flow.replica_mut(slot).flags &= !flag::SUM;
         }
@@ -48,13 +243,16 @@ pub(super) fn compare(flow: &mut TcpFlow, notes: &mut Notes) {
     // A bit each, not a comparison: the verifier would remember who is active, and follow each of
     // them through all that comes after.
     let mirrors = !(1u8 << (active & 3));
+    let mut places = Places::default();
     for slot in 0..REPLICAS as u8 {
-        let level = said(flow, slot) == at;
+        let there = said(flow, slot);
+        let level = there == at;
         let replica = flow.replica_mut(slot);
+        places.take(slot, replica, there, at);
         if !level || (mirrors >> slot) & 1 == 0 || replica.state != slot::WARM {
             continue;
         }
-        if replica.flags & flag::SUM != 0 && !same(replica.sum, sum) {
+        if replica.flags & flag::SUM != 0 && is_same(replica.sum, sum) == 0 {
             flow.chill(slot, Cold::Diverged, notes);
         } else {
             let agrees = u8::from(replica.flags & flag::SUM != 0) * flag::AGREES;
@@ -62,6 +260,7 @@ pub(super) fn compare(flow: &mut TcpFlow, notes: &mut Notes) {
             replica.sum = sum;
         }
     }
+    set(flow, places);
 }
 
 /// One beyond the last byte of a replica that is not its FIN, canonical.
@@ -72,8 +271,9 @@ fn said(flow: &TcpFlow, slot: u8) -> u32 {
     flow.produced(slot).wrapping_sub(u32::from(closed))
 }
 
-/// Zero has two forms.
+/// 1 if two sums are equal, else 0. Zero has two forms.
 #[inline(always)]
-fn same(one: u16, other: u16) -> bool {
-    (one == other) | ((one.wrapping_add(1) < 2) & (other.wrapping_add(1) < 2))
+fn is_same(one: u16, other: u16) -> u32 {
+    let is_nothing = |sum: u16| is_before(u32::from(sum.wrapping_add(1)), 2);
+    is_equal(one.into(), other.into()) | is_nothing(one) & is_nothing(other)
 }

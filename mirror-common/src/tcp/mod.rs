@@ -6,7 +6,7 @@
 
 pub mod client;
 mod closing;
-mod divergence;
+pub mod divergence;
 pub mod handshake;
 pub mod replica;
 pub mod roles;
@@ -15,6 +15,7 @@ pub mod seq;
 #[cfg(test)]
 mod tests;
 
+pub use divergence::{Part, Waypoint};
 pub use segment::Segment;
 
 use crate::{
@@ -141,8 +142,10 @@ pub struct TcpSync {
     /// When a takeover left the client waiting and nothing has been sent to it since: the lower 31 bits of
     /// [`crate::time::steps`], made odd; 0 otherwise. Nothing of the protocol depends on it.
     pub stalled_steps: u32,
+    /// Where replicas that are not level are compared next.
+    pub waypoint: Waypoint,
 }
-assert_size!(TcpSync, 216);
+assert_size!(TcpSync, 224);
 
 /// What the protocol knows of the world when a packet arrives.
 #[repr(C)]
@@ -158,6 +161,8 @@ pub struct Conditions {
     pub deadline_ms: [u32; REPLICAS],
     /// Bit per slot: its instance has owed an answer to a SYN for longer than the VNI waits.
     pub unresponsive: u8,
+    /// Of a replica's segment: the part of which [`divergence::part`] wants to know the sum.
+    pub part: Part,
 }
 
 impl Conditions {

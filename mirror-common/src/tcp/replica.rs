@@ -138,6 +138,10 @@ pub fn receive(
         return handshake::stale(flow, from, packet, conditions);
     }
     let leads = roles::leads(flow, from, packet, conditions);
+    divergence::hear(flow, from, packet, &conditions.part, notes);
+    if flow.replica(from).state == slot::COLD {
+        return Output::refuse(packet);
+    }
     let advanced = learn(flow, from, packet, notes);
     closing::judge(flow, from, packet, conditions, notes);
     roles::bound_lag(flow, conditions, notes);
@@ -186,7 +190,6 @@ fn learn(flow: &mut TcpFlow, from: u8, packet: &Segment, notes: &mut Notes) -> b
         notes.retransmission = true;
         notes.from = from;
     }
-    divergence::add(replica, packet);
     replica.snd_nxt = seq::max(replica.snd_nxt, end);
     // Nothing comes after a FIN: an older one is of the port's last use.
     if packet.is(bit::FIN) & (replica.snd_nxt == end) {

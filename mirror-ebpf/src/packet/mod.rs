@@ -1,6 +1,7 @@
 //! Packet access: the only place that reads or writes bytes of a frame.
 
 pub(crate) mod headers;
+pub(crate) mod part;
 pub(crate) mod rewrite;
 pub(crate) mod tcp_header;
 pub(crate) mod too_big;

@@ -8,7 +8,7 @@ use mirror_common::{
     reason::Reason,
     steering,
     tcp::{
-        Segment, flag, option,
+        Part, Segment, divergence, flag, option,
         replica::{self, Output, Verdict},
         segment::bit,
     },
@@ -24,6 +24,7 @@ use crate::{
     maps::{FLOWS, HALF_OPEN, Scratch},
     measure,
     packet::{
+        part,
         rewrite::{self, Bare, Fields},
         tcp_header,
     },
@@ -192,6 +193,7 @@ fn mirrored_from_replica(
         }
         health::find_unresponsive(&flow.flow, world, now);
     }
+    sum_part(packet, flow, from, world);
     let (conditions, notes) = (&world.conditions, &mut world.notes);
     let Some(held) = lock::take(steering::hash(packet.key)) else {
         return report::drop(packet.vni.vni, Reason::NoReplica);
@@ -213,6 +215,24 @@ fn mirrored_from_replica(
     }
     carry_out(packet, flow, instance, output)
         .unwrap_or_else(|| report::drop(packet.vni.vni, Reason::Malformed))
+}
+
+/// Sums up what of the segment is in front of the flow's waypoint. Before the flow is locked, since it calls helpers: another waypoint
+/// that is set meanwhile has to wait for the next one.
+#[inline(always)]
+fn sum_part(packet: &Packet<'_>, flow: &TcpFlow, from: u8, world: &mut World) {
+    let part = &mut world.conditions.part;
+    part.length = 0;
+    let length = divergence::part(flow, from, &packet.header.segment);
+    if length == 0 {
+        return;
+    }
+    let segment = &packet.header.segment;
+    let payload = (packet.transport.offset() + usize::from(packet.header.length)) as u32;
+    let sum = |from, length| part::sum(packet.ctx, payload + from, length);
+    if let (Some(sum), Some(rest)) = (sum(0, length), sum(length, segment.payload - length)) {
+        *part = Part::new(segment, length, sum, rest);
+    }
 }
 
 /// Rewrites a replica's segment as the protocol decided and sends it on.

@@ -7,7 +7,7 @@ use mirror_common::{
     limits::REPLICAS,
     plan::Copy,
     tcp::{
-        Conditions, Notes, Segment, client, option,
+        Conditions, Notes, Part, Segment, client, divergence, option,
         replica::{self, Verdict},
         segment::bit,
     },
@@ -236,6 +236,11 @@ impl Episode {
         let from = self.rng.u8(..self.flow.flow.replicas);
         let segment = packets::of_replica(&mut self.rng, &self.flow, from, &self.numbers);
         let before = self.flow;
+        // The sum of a part is as good as that of the whole, or not known.
+        self.conditions.part = Part {
+            length: divergence::part(&self.flow, from, &segment) * u32::from(self.rng.bool()),
+            sum: segment.sum,
+        };
         let mut notes = Notes::default();
         let output = replica::receive(&mut self.flow, from, &segment, &self.conditions, &mut notes);
         self.count(&before, &notes);

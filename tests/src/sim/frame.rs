@@ -5,7 +5,7 @@ use mirror_common::{
     checksum::{Delta, fold},
     limits::SACK_BLOCKS,
     plan::Copy,
-    tcp::{Segment, option, replica::Output, segment::bit},
+    tcp::{Part, Segment, option, replica::Output, segment::bit},
 };
 
 /// Length of the IPv4 header: `smoltcp` sends no options.
@@ -152,6 +152,18 @@ impl Frame {
     /// The payload.
     pub fn payload(&self, parsed: &Parsed) -> &[u8] {
         &self.bytes[IP + parsed.header..]
+    }
+
+    /// What the beginning of the payload comes to.
+    pub fn part(&self, parsed: &Parsed, length: u32) -> Part {
+        let (part, rest) = self.payload(parsed).split_at(length as usize);
+        let sum = |bytes: &[u8]| {
+            let words = bytes
+                .chunks(2)
+                .map(|word| [word[0], *word.get(1).unwrap_or(&0)]);
+            fold(words.map(|word| u32::from(u16::from_ne_bytes(word))).sum())
+        };
+        Part::new(&parsed.segment, length, sum(part), sum(rest))
     }
 
     /// Left and right edges of the SACK blocks, as they stand.

@@ -9,7 +9,7 @@ use mirror_common::{
     limits::REPLICAS,
     plan::Copy,
     tcp::{
-        Conditions, Notes, Segment, client, option,
+        Conditions, Notes, Segment, client, divergence, option,
         replica::{self, Output, Verdict},
         segment::bit,
         seq,
@@ -314,7 +314,7 @@ impl Middle {
         let Some(from) = slots.position(|&number| usize::from(number) == instance) else {
             return Step::said("not a replica");
         };
-        let conditions = self.conditions(&before.flow.flow, now);
+        let mut conditions = self.conditions(&before.flow.flow, now);
         let mutation = self.mutation;
         let Some(entry) = self.find_mut(port) else {
             return Step::default();
@@ -323,6 +323,11 @@ impl Middle {
         let mut notes = Notes::default();
         let from = from as u8;
         let segment = &parsed.segment;
+        let length = divergence::part(flow, from, segment);
+        conditions.part = frame.part(parsed, length);
+        if let Some(mutation) = mutation {
+            mutation.part(&mut conditions.part);
+        }
         let mut output = replica::receive(flow, from, segment, &conditions, &mut notes);
         if output.verdict == Verdict::ToClient {
             flow.flow.seen_s = (now / (1_000 * MS)) as u32;

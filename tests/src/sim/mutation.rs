@@ -10,7 +10,7 @@ use mirror_common::{
     plan::Copy,
     reason::Reason,
     tcp::{
-        Conditions, Segment,
+        Conditions, Part, Segment,
         replica::{Output, Verdict},
         segment::bit,
         seq,
@@ -77,6 +77,8 @@ mutations! {
     EvacuateAtOnce = "evacuate-at-once",
     /// Nobody leaves a dead instance.
     StayWithTheDead = "stay-with-the-dead",
+    /// What is in front of a waypoint is summed up wrongly.
+    PartAstray = "part-astray",
 }
 
 impl Mutation {
@@ -95,6 +97,13 @@ impl Mutation {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Falsifies what a part of a replica's segment comes to.
+    pub fn part(self, part: &mut Part) {
+        if self == Self::PartAstray {
+            part.sum = part.sum.wrapping_add(1);
         }
     }
 

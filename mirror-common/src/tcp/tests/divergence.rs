@@ -1,8 +1,11 @@
 //! Replicas that say something else than the active one do not stay warm.
 
-use super::hosts::{A, B, C, everywhere};
+use super::hosts::{A, B, C, D, everywhere};
 use super::say::{Say, Seen, ack, data, delivered};
-use crate::reason::{Cold, Reason};
+use crate::{
+    reason::{Cold, Reason},
+    tcp::Waypoint,
+};
 
 const SUPPRESSED: Seen = Seen::Dropped(Reason::MirrorSuppressed);
 /// In place of a replica: the client says something.
@@ -80,6 +83,138 @@ fn equal_streams_stay_warm_however_they_are_cut() {
         check(2, &[&one[..], &astray[..place]].concat(), &[A, B]);
         check(2, &[one.clone(), astray].concat(), &[A]);
     }
+}
+
+/// Replicas whose answers differ in length are never level when the client speaks.
+#[test]
+fn answers_of_other_lengths_are_found_out_with_the_second() {
+    for (of_active, of_mirror) in [(100, 105), (105, 100), (999, 998), (7, 8)] {
+        let answer = |slot: u8, turn: i32| match (slot, turn) {
+            (A, _) => vec![data(turn * of_active, of_active as u32)],
+            (_, 0) if of_mirror > of_active => {
+                let rest = (of_mirror - of_active) as u32;
+                vec![data(0, of_active as u32), data(of_active, rest).astray()]
+            }
+            (_, 0) => vec![data(0, of_mirror as u32)],
+            _ => vec![data(turn * of_mirror, of_mirror as u32).astray()],
+        };
+        for order in [[A, B], [B, A]] {
+            let said =
+                |turn| order.map(|slot| answer(slot, turn).into_iter().map(move |say| (slot, say)));
+            let first: Vec<_> = said(0).into_iter().flatten().collect();
+            check(2, &first, &[A, B]);
+            let client = (CLIENT, ack(of_active));
+            let second = said(1).into_iter().flatten();
+            let both: Vec<_> = first
+                .iter()
+                .copied()
+                .chain([client])
+                .chain(second)
+                .collect();
+            check(2, &both, &[A]);
+        }
+    }
+}
+
+/// Whoever is behind when the client speaks is compared where the other was.
+#[test]
+fn a_longer_answer_is_compared_as_far_as_the_shorter_one() {
+    for (first, second) in [(A, B), (B, A)] {
+        let answers = |astray: bool| {
+            let say = |slot: u8, length: u32| {
+                let say = data(0, length);
+                (
+                    slot,
+                    if slot == B && astray {
+                        say.astray()
+                    } else {
+                        say
+                    },
+                )
+            };
+            [say(first, 100), (CLIENT, ack(0)), say(second, 101)]
+        };
+        check(2, &answers(false), &[A, B]);
+        check(2, &answers(true), &[A]);
+    }
+}
+
+#[test]
+fn each_mirror_that_is_ahead_has_its_turn() {
+    // A is always the last, and what C and D say is another's from the second round on.
+    for astray in [B, C, D] {
+        let mut said = Vec::new();
+        for round in 0..9 {
+            for slot in [B, C, D, A] {
+                let ahead = if slot == A { 0 } else { 10 * i32::from(slot) };
+                let from = if round == 0 { 0 } else { round * 100 + ahead };
+                let end = (round + 1) * 100 + ahead;
+                let say = data(from, (end - from) as u32);
+                let goes_astray = slot == astray && round == 1;
+                said.push((slot, if goes_astray { say.astray() } else { say }));
+            }
+            said.push((CLIENT, ack((round + 1) * 100)));
+        }
+        let warm: Vec<u8> = [A, B, C, D].into_iter().filter(|s| *s != astray).collect();
+        check(4, &said, &warm);
+    }
+}
+
+/// Who was to pass a waypoint and went cold, or was to be passed by and is not active any more, keeps nobody from being compared.
+#[test]
+fn a_waypoint_that_nobody_will_pass_is_given_up() {
+    everywhere(|net| {
+        net.establish(3);
+        net.check(A, data(0, 100), delivered(0, 0));
+        let _ = net.client_says(ack(100));
+        net.check(B, data(0, 101), SUPPRESSED);
+        // C never says anything.
+        net.die(C);
+        let _ = net.client_says(data(0, 10).acks(100));
+        net.check_went_cold(C, Cold::InstanceDead);
+        net.check(A, data(100, 100), delivered(100, 0));
+        let _ = net.client_says(ack(200));
+        net.check(B, data(101, 100).astray(), Seen::Refused(0));
+        net.check_went_cold(B, Cold::Diverged);
+    });
+    everywhere(|net| {
+        net.establish(3);
+        net.check(B, data(0, 50), SUPPRESSED);
+        let _ = net.client_says(ack(0));
+        net.die(A);
+        let _ = net.client_says(data(0, 10).acks(0));
+        assert_eq!(net.flow.flow.active, C);
+        let _ = net.client_says(ack(0));
+        net.check(C, data(0, 51).astray(), delivered(0, 0));
+        net.check_went_cold(B, Cold::Diverged);
+    });
+}
+
+/// Neither of the two is the active replica any more, and so neither is right.
+#[test]
+fn a_waypoint_counts_while_the_same_replica_is_active() {
+    everywhere(|net| {
+        net.establish(3);
+        net.check(B, data(0, 50).astray(), SUPPRESSED);
+        let _ = net.client_says(ack(0));
+        net.evacuate(A);
+        let _ = net.client_says(ack(0));
+        assert_eq!(net.flow.flow.active, C);
+        let _ = net.replica_says(A, data(0, 51));
+        net.check_warm(&[A, B, C]);
+    });
+}
+
+/// Numbers that are not known yet say nothing about who is ahead.
+#[test]
+fn no_waypoint_is_set_in_the_handshake() {
+    everywhere(|net| {
+        net.open(2);
+        let _ = net.syn_ack(B);
+        let syn = net.syn();
+        let _ = net.client_segment(&syn);
+        assert_eq!(net.flow.sync.waypoint, Waypoint::default());
+    });
 }
 
 #[test]

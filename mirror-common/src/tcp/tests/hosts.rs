@@ -11,7 +11,7 @@ use crate::{
     plan::Copy,
     reason::{Cold, Reason},
     tcp::{
-        Conditions, Notes, Segment, client, option,
+        Conditions, Notes, Part, Segment, client, divergence, option,
         replica::{self, Output, Verdict},
         segment::bit,
         seq, slot,
@@ -414,6 +414,7 @@ impl Net {
     /// Feeds a replica's segment in.
     pub(super) fn replica_segment(&mut self, slot: u8, segment: &Segment) -> Output {
         self.notes = Notes::default();
+        self.conditions.part = self.part(slot, segment);
         self.output = replica::receive(
             &mut self.flow,
             slot,
@@ -423,6 +424,17 @@ impl Net {
         );
         self.check_invariants();
         self.output
+    }
+
+    /// What the dataplane finds out about the part of a segment that the protocol asks for. Of one that goes astray the first word does.
+    fn part(&self, slot: u8, segment: &Segment) -> Part {
+        let length = divergence::part(&self.flow, slot, segment);
+        let offset = segment.seq.wrapping_sub(self.replica_seq(slot, 0)) as i32;
+        let astray = segment.sum.wrapping_sub(sum_of(offset, segment.payload));
+        Part {
+            length,
+            sum: sum_of(offset, length).wrapping_add(astray),
+        }
     }
 
     pub(super) fn replica_says(&mut self, slot: u8, say: Say) -> Output {
