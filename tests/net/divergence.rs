@@ -66,7 +66,9 @@ fn ask(
 /// Whether a mirror is cold because of what it said.
 fn has_diverged(_: u32, flow: &Flow) -> bool {
     let mirror = flow.replicas.iter().find(|r| r.role == "mirror").unwrap();
-    mirror.state == "cold" && mirror.reason.as_deref() == Some("diverged")
+    let is_told = mirror.reason.as_deref() == Some("diverged");
+    assert_eq!(mirror.diverged_within.is_some(), is_told);
+    mirror.state == "cold" && is_told
 }
 
 #[track_caller]

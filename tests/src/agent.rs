@@ -98,6 +98,9 @@ pub struct Replica {
     /// Why it is cold.
     #[serde(default)]
     pub reason: Option<String>,
+    /// If it is `diverged`: within how many bytes of the stream.
+    #[serde(default)]
+    pub diverged_within: Option<u32>,
     /// Bytes that it has yet to receive or to say.
     #[serde(default)]
     pub lag_bytes: u64,

@@ -164,8 +164,23 @@ fn pass(
         (way.by & 3).into(),
         from.into(),
     ) as u8;
-    if differs != 0 && flow.replica(mirror).state == slot::WARM {
+    // How far it was compared; nothing else is asked of a cold one's numbers.
+    let place = way.at.wrapping_add(flow.delta(mirror));
+    let replica = flow.replica_mut(mirror);
+    let differs = differs & is_equal(replica.state.into(), slot::WARM.into());
+    replica.snd_nxt = pick(differs, place, replica.snd_nxt);
+    if differs != 0 {
         flow.chill(mirror, Cold::Diverged, notes);
+    }
+}
+
+impl Replica {
+    /// Of a replica that is cold because it has said something else: within how many bytes from the beginning of its stream, modulo 2^32.
+    pub const fn diverged_within(&self) -> u32 {
+        let closed = self.flags & flag::FIN != 0 && self.fin == self.snd_nxt;
+        self.snd_nxt
+            .wrapping_sub(self.isn)
+            .wrapping_sub(1 + closed as u32)
     }
 }
 

@@ -136,6 +136,10 @@ pub(super) fn flows(rows: &[FlowRow], look: Look) -> String {
 
 pub(super) fn mirror(replica: &ReplicaRow) -> String {
     match &replica.reason {
+        Some(reason) if let Some(bytes) = replica.diverged_within => {
+            let (instance, state) = (&replica.instance, &replica.state);
+            format!("{instance} {state} ({reason} within {bytes} B)")
+        }
         Some(reason) => format!("{} {} ({reason})", replica.instance, replica.state),
         None => format!("{} {}", replica.instance, replica.state),
     }

@@ -77,8 +77,10 @@ fn fields(
     before: &Map<String, Value>,
     after: &Map<String, Value>,
 ) {
-    for (key, new) in after {
-        let old = before.get(key).unwrap_or(&Value::Null);
+    // Empty lists are left out where a section is written.
+    let gone = before.keys().filter(|key| !after.contains_key(*key));
+    for key in after.keys().chain(gone) {
+        let [old, new] = [before, after].map(|all| all.get(key).unwrap_or(&Value::Null));
         if old != new {
             lines.push(format!("~ {what}: {key} {} -> {}", said(old), said(new)));
         }
@@ -114,9 +116,12 @@ interfaces = ["c0"]
 instances = ["a", "b"]
 "#;
 
+    fn parse(text: &str) -> Config {
+        Config::parse(Path::new("m.toml"), text).unwrap()
+    }
+
     #[track_caller]
     fn check(changes: &[(&str, &str)], expected: &[&str]) {
-        let parse = |text: &str| Config::parse(Path::new("m.toml"), text).unwrap();
         let after = changes.iter().fold(BEFORE.to_owned(), |text, (from, to)| {
             assert!(text.contains(from), "{from}");
             text.replacen(from, to, 1)
@@ -158,5 +163,13 @@ instances = ["a", "b"]
             )],
             &["~ agent: metrics (none) -> \"127.0.0.1:9477\""],
         );
+    }
+    #[test]
+    fn a_list_that_is_empty_on_one_side_is_told_of() {
+        let with = |zone: &str| parse(&format!("{BEFORE}[[zone]]\nname = \"eu\"\n{zone}"));
+        let (some, none) = (with("prefixes = [\"10.0.0.0/8\"]"), with(""));
+        let line = |change: &str| vec![format!("~ zone \"eu\": prefixes {change}")];
+        assert_eq!(none.diff(&some), line("(none) -> [\"10.0.0.0/8\"]"));
+        assert_eq!(some.diff(&none), line("[\"10.0.0.0/8\"] -> (none)"));
     }
 }

@@ -97,6 +97,9 @@ pub struct ReplicaRow {
     pub state: String,
     /// Why it is cold.
     pub reason: Option<String>,
+    /// If that is `diverged`: within how many bytes from the beginning of the server's stream it has said something else than the active
+    /// replica, modulo 2^32.
+    pub diverged_within: Option<u32>,
     /// How far it is behind.
     pub lag_bytes: u32,
 }
@@ -141,12 +144,15 @@ fn replica(entry: &Entry<'_>, names: &Names, number: usize, active: usize) -> Re
         Standing::Pending => ("pending", None),
         Standing::Cold(reason) => ("cold", Some(reason.name())),
     };
+    let said_otherwise = reason == Some(Cold::Diverged.name());
+    let diverged = |sync: &TcpSync| sync.replicas[number].diverged_within();
     ReplicaRow {
         instance: names.instance(instance),
         slot: number as u8,
         role: if is_active { "active" } else { "mirror" }.to_owned(),
         state: state.to_owned(),
         reason: reason.map(str::to_owned),
+        diverged_within: entry.sync.filter(|_| said_otherwise).map(diverged),
         lag_bytes: entry.sync.map_or(0, |sync| lag_bytes(sync, number, active)),
     }
 }
@@ -301,9 +307,22 @@ pub(super) mod tests {
             (mirror.role.as_str(), mirror.state.as_str()),
             ("mirror", "warm")
         );
+        assert_eq!(mirror.diverged_within, None);
         // 101 bytes were sent across the wrap, it produced 81; it received 10 less.
         assert_eq!(mirror.lag_bytes, 20);
         assert_eq!(row.replicas[0].lag_bytes, 0);
+    }
+
+    #[test]
+    fn a_mirror_that_has_diverged_says_how_far_it_was_compared() {
+        let mut sync = sync();
+        let replica = &mut sync.replicas[1];
+        (replica.state, replica.cold) = (slot::COLD, Cold::Diverged as u8);
+        let row = row_of(&flow(), &sync, &names());
+        let mirror = &row.replicas[1];
+        assert_eq!(mirror.reason.as_deref(), Some("diverged"));
+        // What it has produced.
+        assert_eq!(mirror.diverged_within, Some(80));
     }
 
     #[test]

@@ -38,6 +38,7 @@ fn flow(mirrors: &[(&str, Option<&str>)]) -> FlowRow {
         role: "mirror".to_owned(),
         state: if reason.is_some() { "cold" } else { "warm" }.to_owned(),
         reason: reason.map(str::to_owned),
+        diverged_within: (*reason == Some("diverged")).then_some(105),
         lag_bytes: 40,
     };
     FlowRow {
@@ -80,6 +81,7 @@ bee       evacuating  operator    1 h    100     50 %   1.00   1200   7     veth
 fn flows_are_a_table() {
     let rows = [
         flow(&[("b", None), ("c", Some("lag_bytes"))]),
+        flow(&[("b", Some("diverged"))]),
         flow(&[]),
         FlowRow {
             reason: Some("mirror_limit".to_owned()),
@@ -89,10 +91,11 @@ fn flows_are_a_table() {
     check(
         &flows(&rows, PLAIN),
         "\
-CLIENT           VNI  ADDRESS         PROTO  STATE        ACTIVE  MIRRORS                     LAG  AGE    PACKETS  TAKEOVERS
-[fd77::2]:40000  web  [fd77::100]:80  tcp    established  a       b warm, c cold (lag_bytes)  40   1 min  9        1
-[fd77::2]:40000  web  [fd77::100]:80  tcp    established  a       -                           -    1 min  9        1
-[fd77::2]:40000  web  [fd77::100]:80  tcp    established  a       - (mirror_limit)            -    1 min  9        1
+CLIENT           VNI  ADDRESS         PROTO  STATE        ACTIVE  MIRRORS                         LAG  AGE    PACKETS  TAKEOVERS
+[fd77::2]:40000  web  [fd77::100]:80  tcp    established  a       b warm, c cold (lag_bytes)      40   1 min  9        1
+[fd77::2]:40000  web  [fd77::100]:80  tcp    established  a       b cold (diverged within 105 B)  40   1 min  9        1
+[fd77::2]:40000  web  [fd77::100]:80  tcp    established  a       -                               -    1 min  9        1
+[fd77::2]:40000  web  [fd77::100]:80  tcp    established  a       - (mirror_limit)                -    1 min  9        1
 ",
     );
 }

@@ -35,6 +35,7 @@ fn answers(instances: usize) -> Answers {
         role: role.to_owned(),
         state: if reason.is_some() { "cold" } else { "warm" }.to_owned(),
         reason: reason.map(str::to_owned),
+        diverged_within: None,
         lag_bytes: 0,
     };
     let flow = FlowRow {

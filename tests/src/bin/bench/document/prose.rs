@@ -87,7 +87,8 @@ one mirror every byte is received twice.",
 served, and a prober that opens a connection for each request, one after the other; a request that takes more than 500 ms has failed.
 HAProxy proxies TCP, checks every 100 ms, takes an instance out after two failed checks and ends its sessions. nftables' DNAT checks
 nothing. *Address move* is what keepalived does, without its negotiation: one instance has the address, and after two failed checks 100 ms
-apart the next one has it.",
+apart the next one has it. *Detected* is the time from a fault to the agent's first event that says so, of six instances under traffic, three of
+which fail one after the other.",
         Name::Scale => "\
 What grows with flows, and what must not. Memory is that which the kernel's slabs grow by when a million flows are opened, and the table's own
 part: the kernel rounds each flow up to one of its sizes, which its account of the map does not say. Steering tables are computed by the
