@@ -4,7 +4,7 @@ use super::hosts::{A, B, C, D, everywhere};
 use super::say::{Say, Seen, ack, data, delivered};
 use crate::{
     reason::{Cold, Reason},
-    tcp::Waypoint,
+    tcp::{Part, Waypoint, replica},
 };
 
 const SUPPRESSED: Seen = Seen::Dropped(Reason::MirrorSuppressed);
@@ -187,6 +187,23 @@ fn a_waypoint_that_nobody_will_pass_is_given_up() {
         let _ = net.client_says(ack(0));
         net.check(C, data(0, 51).astray(), delivered(0, 0));
         net.check_went_cold(B, Cold::Diverged);
+    });
+}
+
+/// The segment is summed up before the flow is locked.
+#[test]
+fn a_part_that_ends_elsewhere_shows_nothing() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(A, data(0, 100), delivered(0, 0));
+        let _ = net.client_says(ack(100));
+        let segment = net.replica_segment_of(B, data(0, 150));
+        net.conditions.part = Part {
+            length: 60,
+            sum: 0x1234,
+        };
+        let _ = replica::receive(&mut net.flow, B, &segment, &net.conditions, &mut net.notes);
+        net.check_warm(&[A, B]);
     });
 }
 
