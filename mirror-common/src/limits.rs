@@ -51,7 +51,7 @@ pub const IPV6_EXTENSIONS: usize = 4;
 pub const VLAN_TAGS: usize = 2;
 /// TCP options that are looked at in one header.
 pub const TCP_OPTIONS: usize = 12;
-/// Blocks of 512 bytes that are summed up of one segment at most: more than a frame has that can be cloned.
+/// Blocks of 512 bytes that are summed up of one segment at most: a page, which no frame in one buffer exceeds.
 pub const PART_BLOCKS: u32 = 8;
 /// SACK blocks in one header (RFC 2018 has room for four).
 pub const SACK_BLOCKS: usize = 4;

@@ -2,7 +2,7 @@
 
 use mirror_common::reason::{Cold, Reason};
 
-use crate::bench::Verdict;
+use crate::bench::{Bench, Program, Verdict};
 use crate::check::{Expected, Input, check};
 use crate::conversation::Conversation;
 use crate::delivery::on_each;
@@ -17,19 +17,29 @@ fn answer(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 7 % 251) as u8).collect()
 }
 
-/// The active replica says so much, the client acknowledges it, and the mirror says this.
+/// The active replica says so much, and the client acknowledges it.
+fn say_the_answer(bench: &mut Bench, talk: &Conversation, length: usize) {
+    let said = talk.replica(0, 0, 0).with_payload(&answer(length));
+    talk.replica_sends(bench, 0, &said, Verdict::Redirect);
+    talk.client_sends(bench, &talk.client(0, length as u32), Verdict::Redirect);
+}
+
+/// What the mirror says after that.
+fn of_mirror(talk: &Conversation, said: &[u8]) -> Vec<u8> {
+    let segment = talk.replica(1, 0, 0).with_payload(said);
+    talk.of_instance(1).tcp(&segment)
+}
+
+/// Both of them, and what becomes of it.
 fn after_the_answer(
-    bench: &mut crate::bench::Bench,
+    bench: &mut Bench,
     talk: &Conversation,
     length: usize,
     mirror: &[u8],
     expected: &Expected,
 ) {
-    let said = talk.replica(0, 0, 0).with_payload(&answer(length));
-    talk.replica_sends(bench, 0, &said, Verdict::Redirect);
-    talk.client_sends(bench, &talk.client(0, length as u32), Verdict::Redirect);
-    let segment = talk.replica(1, 0, 0).with_payload(mirror);
-    let frame = talk.of_instance(1).tcp(&segment);
+    say_the_answer(bench, talk, length);
+    let frame = of_mirror(talk, mirror);
     check(bench, &Input::from_instance(B, frame), expected);
 }
 
@@ -58,19 +68,13 @@ fn a_mirror_is_compared_as_far_as_the_active_replica_got() {
 fn a_damaged_segment_shows_nothing() {
     const LENGTH: usize = 700;
     on_each(WEB, |bench, talk| {
-        let said = talk.replica(0, 0, 0).with_payload(&answer(LENGTH));
-        talk.replica_sends(bench, 0, &said, Verdict::Redirect);
-        talk.client_sends(bench, &talk.client(0, LENGTH as u32), Verdict::Redirect);
+        say_the_answer(bench, talk, LENGTH);
         let longer = [answer(LENGTH).as_slice(), MORE].concat();
-        let segment = talk.replica(1, 0, 0).with_payload(&longer);
-        let mut frame = talk.of_instance(1).tcp(&segment);
+        let mut frame = of_mirror(talk, &longer);
         let place = frame.len() - MORE.len() - 10;
         frame[place] ^= 0x40;
-        let outcome = bench.run(
-            crate::bench::Program::InstanceReturn,
-            bench.network.link(B),
-            &frame,
-        );
+        let link = bench.network.link(B);
+        let outcome = bench.run(Program::InstanceReturn, link, &frame);
         assert_eq!(outcome.verdict, Verdict::Drop);
         assert!(bench.tables.events().is_empty());
     });

@@ -223,11 +223,11 @@ fn mirrored_from_replica(
 fn sum_part(packet: &Packet<'_>, flow: &TcpFlow, from: u8, world: &mut World) {
     let part = &mut world.conditions.part;
     part.length = 0;
-    let length = divergence::part(flow, from, &packet.header.segment);
+    let segment = &packet.header.segment;
+    let length = divergence::part(flow, from, segment);
     if length == 0 {
         return;
     }
-    let segment = &packet.header.segment;
     let payload = (packet.transport.offset() + usize::from(packet.header.length)) as u32;
     let sum = |from, length| part::sum(packet.ctx, payload + from, length);
     if let (Some(sum), Some(rest)) = (sum(0, length), sum(length, segment.payload - length)) {
