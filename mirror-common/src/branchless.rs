@@ -26,9 +26,10 @@ pub fn pick(which: u32, one: u32, other: u32) -> u32 {
     other ^ (one ^ other) & opaque(which.wrapping_neg())
 }
 
-/// The number itself, of which the compiler knows nothing any more: it would make comparisons of what it sees through.
+/// The number itself, of which the compiler knows nothing any more: it would make comparisons of what it sees through, and leave bounds
+/// out that the verifier does not see.
 #[inline(always)]
-fn opaque(number: u32) -> u32 {
+pub fn opaque(number: u32) -> u32 {
     #[cfg(target_arch = "bpf")]
     {
         let mut number = u64::from(number);

@@ -160,11 +160,10 @@ pub(crate) fn from_client(
     steer::begin(plan, vni.vni, transport.offset(), flags);
     for slot in 0..REPLICAS {
         if world.conditions.is_reachable(slot as u8) {
-            plan.copies[slot] = plan::Copy {
-                ifindex: world.ifindex[slot],
-                instance: flow.instances[slot],
-                ..plan::Copy::default()
-            };
+            // The clone program looks at nothing else: there is no acknowledgement in it.
+            let copy = &mut plan.copies[slot];
+            copy.ifindex = world.ifindex[slot];
+            copy.instance = flow.instances[slot];
         }
     }
     steer::broadcast(ctx, flow.set, plan)

@@ -8,7 +8,7 @@ use mirror_common::{
 };
 
 use crate::{
-    maps::FRAGMENTS,
+    maps::{self, FRAGMENTS},
     packet::headers::{Network, Transport},
     report::Now,
 };
@@ -63,7 +63,7 @@ pub(crate) fn follow(
     // SAFETY: the value outlives the program run, and one that is written meanwhile is of the same datagram, or of the next one
     // of that name.
     match unsafe { FRAGMENTS.get(&*place) } {
-        Some(known) if known.is_current(now.s()) => Ok(known.flow),
+        Some(known) if known.is_current(now.s()) => Ok(maps::copy(&known.flow)),
         _ => Err(Reason::FragmentUnknown),
     }
 }

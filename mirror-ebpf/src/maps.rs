@@ -174,6 +174,20 @@ pub(crate) unsafe fn zero<T>(value: &mut T) {
     }
 }
 
+/// Copies a value by words, which the compiler must not gather: its memmove for BPF goes byte by byte too.
+#[inline(always)]
+pub(crate) fn copy<T: Copy>(from: &T) -> T {
+    const { assert!(size_of::<T>().is_multiple_of(size_of::<u32>()) && align_of::<T>() <= 4) };
+    let mut to = core::mem::MaybeUninit::<T>::uninit();
+    let words = (core::ptr::from_ref(from).cast::<u32>(), to.as_mut_ptr().cast::<u32>());
+    for word in 0..size_of::<T>() / size_of::<u32>() {
+        // SAFETY: within both values, and aligned where either is.
+        unsafe { words.1.add(word).write(words.0.add(word).read_volatile()) };
+    }
+    // SAFETY: every word is written.
+    unsafe { to.assume_init() }
+}
+
 #[btf_map]
 pub(crate) static LOCKS: Array<FlowLock, { limits::FLOW_LOCKS as usize }> = Array::new();
 

@@ -8,14 +8,18 @@ use mirror_common::{
     steering,
 };
 
-use crate::{maps::PARKED, packet::length, report::Now};
+use crate::{
+    maps::PARKED,
+    packet::{length, size},
+    report::Now,
+};
 
 /// Keeps the frame at hand. Not under the flow's lock, since it calls helpers: a frame that two
 /// CPUs write at once fails its checksum when it is read.
 #[inline(always)]
 pub(crate) fn keep(ctx: &XdpContext, key: &FlowKey, slot: u8, end: u32, now: Now) {
-    let length = length(ctx);
-    if length == 0 || length > FRAME_MAX {
+    let length = length(ctx) as u32;
+    if length == 0 || length > FRAME_MAX as u32 {
         return;
     }
     let (first, second) = places(steering::hash(key), slot);
@@ -32,7 +36,7 @@ pub(crate) fn keep(ctx: &XdpContext, key: &FlowKey, slot: u8, end: u32, now: Now
         (*place).end = end;
         (*place).parked_ms = now.ms();
         let frame = core::ptr::addr_of_mut!((*place).frame).cast();
-        if bpf_xdp_load_bytes(ctx.ctx, 0, frame, length as u32) == 0 {
+        if bpf_xdp_load_bytes(ctx.ctx, 0, frame, size::<{ FRAME_MAX as u32 }>(length)) == 0 {
             (*place).length = length as u16;
         }
     }

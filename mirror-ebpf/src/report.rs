@@ -175,7 +175,12 @@ pub(crate) fn flow_event(key: &FlowKey, kind: u8, cause: u8, from: u16, to: u16)
 
 /// Carries out what the protocol noted about a TCP flow.
 #[inline(always)]
-pub(crate) fn notes(ctx: &XdpContext, key: &FlowKey, flow: &mut TcpFlow, notes: &Notes) {
+pub(crate) fn notes<const OF_CLIENT: bool>(
+    ctx: &XdpContext,
+    key: &FlowKey,
+    flow: &mut TcpFlow,
+    notes: &Notes,
+) {
     if notes.takeover | notes.went_cold | notes.went_warm == 0
         && !notes.closed
         && !notes.retransmission
@@ -193,7 +198,11 @@ pub(crate) fn notes(ctx: &XdpContext, key: &FlowKey, flow: &mut TcpFlow, notes: 
         count(key.vni, Reason::Takeover);
         let (from, to) = (instance(notes.from), instance(flow.flow.active));
         flow_event(key, kind::TAKEOVER, notes.takeover, from, to);
-        debug!(ctx, "takeover from {} to {}", from, to);
+        if OF_CLIENT {
+            debug!(ctx, "takeover from {} to {}, at a client's segment", from, to);
+        } else {
+            debug!(ctx, "takeover from {} to {}, at a replica's segment", from, to);
+        }
     }
     // Whoever is warm before is told of when the flow is established. By bits: the verifier would follow a comparison through
     // every slot.

@@ -424,7 +424,7 @@ fn mirrored_from_client(
     let begins = (flow.flow).ask(segment, slots, asks & new, asks & again, now_steps);
     world.begins.set(begins);
     drop(held);
-    report::notes(packet.ctx, packet.key, flow, notes);
+    report::notes::<true>(packet.ctx, packet.key, flow, notes);
     if world.begins.get() != 0 {
         for copy in &plan.copies {
             if copy.ifindex != 0 {

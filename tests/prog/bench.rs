@@ -1,5 +1,7 @@
 //! The bench that the programs run on: loaded once for all tests, used by one at a time.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -7,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use aya::programs::{ProgramError, ProgramInfo, TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use aya_obj::generated::{BPF_CALL, BPF_JMP, BPF_PSEUDO_CALL, bpf_insn};
 use mirror_common::plan::Plan;
 
 use crate::network::Network;
@@ -235,6 +238,25 @@ pub(crate) fn traced() -> Result<Vec<(&'static str, ProgramInfo)>> {
         programs.push((name, program.info()?));
     }
     Ok(programs)
+}
+
+/// How often each program calls a function of its own object, by name.
+pub(crate) fn calls(of_traced: bool) -> Result<BTreeMap<String, u64>> {
+    let mut path = object()?;
+    if of_traced {
+        path.set_extension("traced");
+    }
+    let object = aya_obj::Object::parse(&fs::read(path)?)?;
+    let calls = object.functions.into_values().map(|function| {
+        // By the other kinds of calls, helpers are (linux/bpf.h).
+        let is_call = |insn: &&bpf_insn| {
+            u32::from(insn.code) == BPF_JMP | BPF_CALL
+                && u32::from(insn.src_reg()) == BPF_PSEUDO_CALL
+        };
+        let calls = function.instructions.iter().filter(is_call).count();
+        (function.name, calls as u64)
+    });
+    Ok(calls.collect())
 }
 
 /// The object that `cargo xtask build` leaves in the target directory, unless another is named.

@@ -52,7 +52,7 @@ impl Input {
     }
 }
 
-/// A copy in a plan: instance, acknowledgement and timestamp echo in its own space.
+/// A copy in a plan: instance, acknowledgement and timestamp echo in its own space, 0 where nothing is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PlannedCopy {
     pub(crate) instance: u16,
@@ -245,14 +245,16 @@ pub(crate) fn check(bench: &mut Bench, input: &Input, expected: &Expected) {
             offset,
             "the plan's offset"
         );
+        let acknowledges = u32::from(plan.head.flags & plan::flag::ACK != 0);
         let live = plan.copies.iter().filter(|copy| copy.ifindex != 0);
         live.map(|copy| {
             let link = bench.network.link(copy.instance);
             assert_eq!(copy.ifindex, link, "interface of a copy");
             PlannedCopy {
                 instance: copy.instance,
-                ack: copy.ack,
-                ts_ecr: copy.ts_ecr,
+                // Without the flag the clone program looks at neither.
+                ack: copy.ack * acknowledges,
+                ts_ecr: copy.ts_ecr * acknowledges,
             }
         })
         .collect()

@@ -20,7 +20,7 @@
 use super::{Notes, Replica, Segment, TcpFlow, flag, seq, slot};
 use crate::{
     assert_size,
-    branchless::{is_before, is_equal, is_some, pick},
+    branchless::{is_before, is_equal, is_some, opaque, pick},
     checksum::fold,
     limits::REPLICAS,
     pod,
@@ -162,11 +162,12 @@ fn pass(
     let fits = is_some(part.length) & is_equal(reaches, way.at);
     let differs = passes & known & (ends | fits) & (is_same(sum, way.sum) ^ 1);
     flow.sync.waypoint.due = way.due & !ALL | due as u8 & !((passes as u8) << (from & 3));
-    let mirror = pick(
+    // Older verifiers (Linux 6.1) do not see that this is a slot, and the optimiser does.
+    let mirror = opaque(pick(
         is_equal(from.into(), active.into()),
         (way.by & 3).into(),
         from.into(),
-    ) as u8;
+    )) as u8;
     // How far it was compared; nothing else is asked of a cold one's numbers.
     let place = way.at.wrapping_add(flow.delta(mirror));
     let replica = flow.replica_mut(mirror);

@@ -43,6 +43,25 @@ fn pointer(loaded: usize) -> usize {
     address
 }
 
+/// How many bytes a helper is to copy: the least of `bytes`, which is not 0, and `MAX`, in a form of which the verifier knows
+/// that it is neither 0 nor more. Older kernels want both (`ARG_CONST_SIZE`, Linux 6.1).
+#[inline(always)]
+pub(crate) fn size<const MAX: u32>(bytes: u32) -> u32 {
+    let last = u64::from(bytes.wrapping_sub(1));
+    let mut last = if last < u64::from(MAX) {
+        last
+    } else {
+        u64::from(MAX - 1)
+    };
+    // SAFETY: arithmetic on a register, which it leaves as it is. The optimiser would leave an ordinary mask out, and the
+    // subtraction with the addition.
+    unsafe {
+        asm!("{n} &= {mask}", n = inout(reg) last, mask = const MAX.next_power_of_two() - 1,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    last as u32 + 1
+}
+
 /// Bytes of the frame that were checked to be there.
 ///
 /// Loads and stores are single BPF instructions of the given width. Plain Rust accesses would

@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 use mirror_common::{checksum::fold, limits::PART_BLOCKS};
 
+use super::size;
 use crate::maps::BLOCK;
 
 /// Bytes that are summed up at once: older kernels take no more (`bpf_csum_diff`, net/core/filter.c, Linux 6.12).
@@ -37,7 +38,7 @@ extern "C" fn sum_of_part(ctx: *mut xdp_md, offset: u32, length: u32) -> u64 {
         if left == 0 || left > length {
             break;
         }
-        let bytes = bounded(left);
+        let bytes = size::<BLOCK_BYTES>(left);
         // SAFETY: the block is this CPU's own and as large as `bytes` can be, the last word begins in front of that; the helpers read and
         // write no more than that of it, and refuse what is not in the frame.
         unsafe {
@@ -47,8 +48,8 @@ extern "C" fn sum_of_part(ctx: *mut xdp_md, offset: u32, length: u32) -> u64 {
             if bpf_xdp_load_bytes(ctx, offset.wrapping_add(done), words.cast(), bytes) != 0 {
                 return 0;
             }
-            let size = (last as u32 + 1) * 4;
-            sum = bpf_csum_diff(core::ptr::null_mut(), 0, words, size, sum) as u32;
+            let whole = (last as u32 + 1) * 4;
+            sum = bpf_csum_diff(core::ptr::null_mut(), 0, words, whole, sum) as u32;
         }
         done = done.wrapping_add(bytes);
     }
@@ -56,21 +57,4 @@ extern "C" fn sum_of_part(ctx: *mut xdp_md, offset: u32, length: u32) -> u64 {
         return 0;
     }
     KNOWN | u64::from(fold(sum))
-}
-
-/// The lesser of a number, which is not 0, and a block's bytes, in a form that the verifier takes for a bound on both sides.
-#[inline(always)]
-fn bounded(bytes: u32) -> u32 {
-    let last = bytes.wrapping_sub(1);
-    let mut last = u64::from(if last < BLOCK_BYTES {
-        last
-    } else {
-        BLOCK_BYTES - 1
-    });
-    // SAFETY: arithmetic on a register, which it leaves as it is. The optimiser would leave an ordinary mask out.
-    unsafe {
-        core::arch::asm!("{n} &= {mask}", n = inout(reg) last, mask = const BLOCK_BYTES - 1,
-            options(pure, nomem, nostack, preserves_flags));
-    }
-    last as u32 + 1
 }

@@ -208,7 +208,7 @@ fn mirrored_from_replica(
         flow.flow.seen_s = packet.now.s();
     }
     drop(held);
-    report::notes(packet.ctx, packet.key, flow, notes);
+    report::notes::<false>(packet.ctx, packet.key, flow, notes);
     let output = &world.output;
     if output.park {
         park::keep(packet.ctx, packet.key, from, segment.end(), packet.now);
