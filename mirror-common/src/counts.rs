@@ -3,11 +3,15 @@
 use crate::{assert_size, limits::VNIS, pod, reason::Reason};
 
 /// The row of packets that are no VNI's, or of which that is not known.
-pub const NO_VNI: u16 = VNIS as u16;
+pub const NO_VNI: u16 = 0;
 /// The row of VNIs that are gone, whose numbers others may have. Only the agent writes it.
-pub const FORMER: u16 = NO_VNI + 1;
-/// Rows: one for each VNI, by its number, and these two.
-pub const ROWS: u32 = VNIS + 2;
+pub const FORMER: u16 = 1;
+/// The first number of a VNI, which is that of its row.
+pub const FIRST_VNI: u16 = 2;
+/// VNIs that there can be.
+pub const VNIS_MAX: u32 = VNIS - FIRST_VNI as u32;
+/// VNIs that there is room for at least.
+const VNIS_LEAST: u32 = 1022;
 /// Counts in a row: a power of two, so that a mask keeps every number of a reason within it.
 const ROW: usize = 64;
 
@@ -23,6 +27,19 @@ impl Default for Counts {
     fn default() -> Self {
         Self([0; ROW])
     }
+}
+
+/// Rows for so many VNIs, and as many again that come later: each row takes 512 bytes on every CPU.
+#[must_use]
+pub const fn rows(vnis: u32) -> u32 {
+    let vnis = if vnis > VNIS_MAX { VNIS_MAX } else { vnis };
+    let room = if 2 * vnis < VNIS_LEAST {
+        VNIS_LEAST
+    } else {
+        2 * vnis
+    };
+    let rows = (room + FIRST_VNI as u32).next_power_of_two();
+    if rows < VNIS { rows } else { VNIS }
 }
 
 impl Counts {
@@ -74,8 +91,16 @@ mod tests {
     }
 
     #[test]
-    fn the_rows_are_apart() {
-        assert!(u32::from(NO_VNI) >= VNIS && NO_VNI != FORMER);
-        assert_eq!(u32::from(FORMER) + 1, ROWS);
+    fn there_are_rows_for_twice_as_many() {
+        for (vnis, expected) in [
+            (0, 1024),
+            (511, 1024),
+            (512, 2048),
+            (8191, VNIS),
+            (VNIS_MAX, VNIS),
+            (u32::MAX, VNIS),
+        ] {
+            assert_eq!(rows(vnis), expected, "{vnis}");
+        }
     }
 }

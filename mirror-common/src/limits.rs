@@ -4,10 +4,10 @@
 pub const REPLICAS: usize = 4;
 /// Instances that the dataplane can know at a time.
 pub const INSTANCES: u32 = 1024;
-/// VNIs that the dataplane can serve at a time.
-pub const VNIS: u32 = 1024;
+/// Numbers of VNIs. Some are not given, see [`crate::counts`].
+pub const VNIS: u32 = 16_384;
 /// Addresses over all VNIs.
-pub const VNI_ADDRESSES: u32 = 4096;
+pub const VNI_ADDRESSES: u32 = 32_768;
 /// Replica sets alive at a time; old ones live until their flows end.
 pub const REPLICA_SETS: u32 = 4096;
 /// Steering tables for the clients of one zone, over all VNIs: they come after those of the VNIs.

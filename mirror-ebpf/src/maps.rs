@@ -195,7 +195,8 @@ pub(crate) static LOCKS: Array<FlowLock, { limits::FLOW_LOCKS as usize }> = Arra
 pub(crate) static PARKED: Array<Parked, { limits::PARKED as usize }> = Array::new();
 
 #[btf_map]
-pub(crate) static COUNTERS: PerCpuArray<Counts, { counts::ROWS as usize }> = PerCpuArray::new();
+/// By the VNI's number. Whoever loads the programs says how many there are (`counts::rows`).
+pub(crate) static COUNTERS: PerCpuArray<Counts, { limits::VNIS as usize }> = PerCpuArray::new();
 
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<Event, { limits::EVENT_RING_BYTES as usize }> = RingBuf::new();

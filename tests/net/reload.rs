@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use aya::maps::{ArrayOfMaps, Map, MapData};
+use mirror_common::counts::FIRST_VNI;
 use testbed::agent::{Agent, Event};
 use testbed::clock::wait_until;
 use testbed::net::xdp;
@@ -122,6 +124,22 @@ fn an_unknown_interface_keeps_the_running_configuration() {
     check_refused(&site, change, "there is no interface \"nowhere\"");
 }
 
+/// The maps were made for one.
+#[test]
+fn more_vnis_than_there_is_room_for_keep_the_running_configuration() {
+    let site = Site::new(3);
+    let change = |config: &mut Config| {
+        let more = (0..1_100).map(|number| VniConfig {
+            name: format!("other{number}"),
+            addresses: vec![Ipv4Addr::from_bits(0x0a4e_0000 + number).to_string()],
+            ..config.vni[0].clone()
+        });
+        let more: Vec<_> = more.collect();
+        config.vni.extend(more);
+    };
+    check_refused(&site, change, "the dataplane holds at most 1022");
+}
+
 /// The first is put in another mode before the second fails.
 #[test]
 fn what_was_attached_before_the_failure_is_as_it_was() {
@@ -146,13 +164,14 @@ fn a_failure_in_the_middle_is_taken_back() {
     );
 }
 
-/// The kernel's numbers of VNIs' steering tables, by the VNIs' numbers.
+/// The kernel's numbers of the steering tables of so many VNIs, in the order of the VNIs' numbers.
 fn tables(site: &Site, vnis: u32) -> Vec<u32> {
     let pin = site.topology.pin_dir().join("maps/STEERING");
     let map = Map::from_map_data(MapData::from_pin(pin).unwrap()).unwrap();
     let steering = ArrayOfMaps::<MapData, MapData>::try_from(map).unwrap();
     let id = |number| steering.get(&number, 0).unwrap().info().unwrap().id();
-    (0..vnis).map(id).collect()
+    let first = u32::from(FIRST_VNI);
+    (first..first + vnis).map(id).collect()
 }
 
 #[test]

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use aya::programs::{ProgramError, ProgramInfo, TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::generated::{BPF_CALL, BPF_JMP, BPF_PSEUDO_CALL, bpf_insn};
+use mirror_common::counts;
 use mirror_common::plan::Plan;
 
 use crate::network::Network;
@@ -219,6 +220,7 @@ impl Bench {
 fn open(path: &Path) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     loader.override_global("AYA_LOG_LEVEL", &0u8, true);
+    loader.map_max_entries("COUNTERS", counts::rows(0));
     for name in FLOW_MAPS {
         loader.map_max_entries(name, FLOWS_MAX);
     }

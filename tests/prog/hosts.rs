@@ -79,29 +79,29 @@ const SAFE: u8 = flag::MIRRORED | flag::HOLD_ACKS | flag::VOTE_ON_CLOSE;
 const PAIR: Steering = Steering::Set(&[A, B]);
 
 /// One mirror and the default policies.
-pub(crate) const WEB: VniHost = VniHost::new(1, SAFE, PAIR);
+pub(crate) const WEB: VniHost = VniHost::new(2, SAFE, PAIR);
 /// As many replicas as there can be.
-pub(crate) const FOUR: VniHost = VniHost::new(2, SAFE, Steering::Set(&INSTANCES));
+pub(crate) const FOUR: VniHost = VniHost::new(3, SAFE, Steering::Set(&INSTANCES));
 /// No mirrors.
-pub(crate) const PLAIN: VniHost = VniHost::new(3, 0, Steering::Set(&[A]));
+pub(crate) const PLAIN: VniHost = VniHost::new(4, 0, Steering::Set(&[A]));
 /// Neither holds acknowledgements nor votes on closes.
-pub(crate) const TRUSTING: VniHost = VniHost::new(4, flag::MIRRORED, PAIR);
+pub(crate) const TRUSTING: VniHost = VniHost::new(5, flag::MIRRORED, PAIR);
 /// Leaves flows alone that lost all replicas.
-pub(crate) const LEAVING: VniHost = VniHost::new(5, SAFE | flag::LEAVE_LOST, PAIR);
+pub(crate) const LEAVING: VniHost = VniHost::new(6, SAFE | flag::LEAVE_LOST, PAIR);
 /// Waits for no mirror.
 pub(crate) const IMPATIENT: VniHost = VniHost {
     lag_bytes_max: 1000,
     handshake_ms: 0,
-    ..VniHost::new(6, SAFE, PAIR)
+    ..VniHost::new(7, SAFE, PAIR)
 };
-pub(crate) const TABLELESS: VniHost = VniHost::new(7, SAFE, Steering::NoTable);
-pub(crate) const UNPUBLISHED: VniHost = VniHost::new(8, SAFE, Steering::NoSet);
+pub(crate) const TABLELESS: VniHost = VniHost::new(8, SAFE, Steering::NoTable);
+pub(crate) const UNPUBLISHED: VniHost = VniHost::new(9, SAFE, Steering::NoSet);
 
 /// Clients at some places have a table of their own, that leads to B.
-pub(crate) const ZONED: VniHost = VniHost::new(9, flag::ZONED, Steering::Set(&[A]));
+pub(crate) const ZONED: VniHost = VniHost::new(10, flag::ZONED, Steering::Set(&[A]));
 
 /// Speaks QUIC on [`QUIC_PORT`]. Clients elsewhere ([`Family::elsewhere`]) have a table of their own, that leads to C and D.
-pub(crate) const QUIC: VniHost = VniHost::new(10, SAFE | flag::ZONED | flag::QUIC, PAIR);
+pub(crate) const QUIC: VniHost = VniHost::new(11, SAFE | flag::ZONED | flag::QUIC, PAIR);
 pub(crate) const QUIC_PORT: u16 = 443;
 
 pub(crate) const VNIS: [VniHost; 10] = [

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -20,6 +20,8 @@ use crate::clock::{monotonic_ns, wait_until};
 
 /// How much of a child's standard error is kept for error messages.
 const STDERR_MAX: usize = 64 * 1024;
+/// How long that is read on after a child's end: another process may hold it open.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A running child: lines of its output come in, lines of input go out.
 #[derive(Debug)]
@@ -29,6 +31,7 @@ pub struct Process {
     ended: Option<ExitStatus>,
     lines: Receiver<String>,
     errors: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
 }
 
 impl Process {
@@ -56,13 +59,14 @@ impl Process {
             errors.clone(),
             child.stderr.take().context("no standard error")?,
         );
-        thread::spawn(move || keep_last(stderr, &kept));
+        let reader = thread::spawn(move || keep_last(stderr, &kept));
         Ok(Self {
             what: what.into(),
             child,
             ended: None,
             lines,
             errors,
+            reader,
         })
     }
 
@@ -120,10 +124,13 @@ impl Process {
             .with_context(|| format!("cannot send {signal} to {}", self.what))
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits for the process to end by itself, and for what it said last.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let what = format!("the end of {}", self.what);
-        wait_until(&what, limit, || self.try_wait())
+        let status = wait_until(&what, limit, || self.try_wait())?;
+        let read = || Ok(self.reader.is_finished().then_some(()));
+        let _ = wait_until("its last words", LAST_WORDS, read);
+        Ok(status)
     }
 
     /// How the process ended, if it has.

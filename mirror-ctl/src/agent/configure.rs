@@ -9,6 +9,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::IpAddr,
     sync::atomic::Ordering,
     time::Duration,
 };
@@ -17,7 +18,12 @@ use mirror_common::limits;
 use tracing::{error, info, warn};
 
 use super::{
-    Agent, log::LogEntry, ports::Taken, publish::Published, start::StartError, state::Instance,
+    Agent,
+    log::LogEntry,
+    ports::Taken,
+    publish::{Published, Recalled},
+    start::StartError,
+    state::Instance,
 };
 use crate::{
     clock,
@@ -30,6 +36,9 @@ use crate::{
 
 /// How long hardware addresses are waited for before the configuration goes on without them.
 const RESOLVE_WAIT: Duration = Duration::from_millis(500);
+
+/// What there may be no room for: a kernel's map has one size for life.
+const VNI: &str = "VNI (the maps were made for half as many: `mirror-ctl unload` and a start make larger ones, and end what is mirrored)";
 
 /// When a configuration is put in force.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -206,25 +215,24 @@ impl Agent {
     /// The VNIs' numbers and the places of their addresses.
     fn number_vnis(&self, config: &Config) -> Result<Vec<Published>, DataplaneError> {
         let known: HashMap<_, _> = self.dataplane.maps.register.vnis()?.into_iter().collect();
-        let mut taken: HashSet<u16> = known.values().copied().collect();
-        let in_force = self.dataplane.maps.vnis()?;
+        let taken: HashSet<u16> = known.values().copied().collect();
+        let mut in_force: HashMap<u16, HashMap<IpAddr, u8>> = HashMap::new();
+        for (address, entry) in self.dataplane.maps.vnis()? {
+            let of_vni = in_force.entry(entry.vni).or_default();
+            of_vni.insert(address, entry.address);
+        }
+        let numbers = self.dataplane.maps.vni_numbers();
+        let limit = numbers.len() as u32;
+        let mut free = numbers.filter(|number| !taken.contains(number));
         let mut vnis = Vec::new();
         for vni in &config.vnis {
             let number = match known.get(&vni.name) {
                 Some(number) => *number,
-                None => (0..limits::VNIS as u16)
-                    .find(|number| !taken.contains(number))
-                    .ok_or(DataplaneError::Full {
-                        what: "VNI",
-                        limit: limits::VNIS,
-                    })?,
+                None => free
+                    .next()
+                    .ok_or(DataplaneError::Full { what: VNI, limit })?,
             };
-            taken.insert(number);
-            let places: HashMap<_, _> = in_force
-                .iter()
-                .filter(|(_, entry)| entry.vni == number)
-                .map(|(address, entry)| (*address, entry.address))
-                .collect();
+            let places = in_force.remove(&number).unwrap_or_default();
             let mut used: HashSet<u8> = places.values().copied().collect();
             let mut addresses = Vec::new();
             for address in &vni.addresses {
@@ -254,12 +262,13 @@ impl Agent {
         let zones = self.dataplane.maps.register.zone_tables();
         let zones = zones.inspect_err(|error| warn!("tables of zones are made anew: {error}"));
         let zones = zones.unwrap_or_default();
+        let mut recalled = Recalled::default();
         for (vni, numbered) in self.state.config.vnis.iter().zip(numbered) {
             let register = &mut self.dataplane.maps.register;
             register.set_vni(&vni.name, numbered.number)?;
             let mut published = match before.remove(&vni.name) {
                 Some(published) => published,
-                None => Published::recall(numbered.number, self, &zones),
+                None => recalled.vni(numbered.number, self, &zones),
             };
             published.addresses = numbered.addresses;
             self.published.insert(vni.name.clone(), published);

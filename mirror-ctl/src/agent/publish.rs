@@ -1,7 +1,7 @@
 //! Where new flows go: decided by `mirroring::decide`, written by the dataplane.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
     sync::Arc,
 };
 
@@ -21,7 +21,7 @@ use crate::{
     config::{self, Ack, Close, Delivery, MirrorMode, OnLoss},
     dataplane::{DataplaneError, PublishedSet},
     mirroring::{Decision, Options, Policy, Previous, decide},
-    routing::{Choice, NONE, Rule, State},
+    routing::{Choice, Leaning, NONE, Rule, State},
 };
 
 /// What is in force for a VNI.
@@ -31,6 +31,19 @@ pub(super) struct Published {
     pub(super) number: u16,
     /// Place of each address in the dataplane's keys.
     pub(super) addresses: Vec<(std::net::IpAddr, u8)>,
+    /// How its new flows are spread.
+    pub(super) spread: Arc<Spread>,
+    /// Tables for the clients of zones.
+    pub(super) zones: BTreeMap<String, ZoneTable>,
+    /// Zones, by place, that would have one if there were more.
+    pub(super) refused: BTreeSet<usize>,
+    /// All of this for whoever asks where a flow would go.
+    pub(super) choice: Arc<Choice>,
+}
+
+/// How new flows are spread. VNIs of which the same was decided have it in common: there may be thousands of them, and a table is long.
+#[derive(Debug, Default)]
+pub(super) struct Spread {
     /// The decision.
     pub(super) previous: Previous,
     /// The table, in set numbers.
@@ -41,84 +54,114 @@ pub(super) struct Published {
     pub(super) sets: BTreeMap<u32, f64>,
     /// Each instance's part of the buckets, in the order of the VNI's instances.
     pub(super) shares: Vec<f64>,
-    /// Tables for the clients of zones.
-    pub(super) zones: BTreeMap<String, ZoneTable>,
-    /// Zones, by place, that would have one if there were more.
-    pub(super) refused: BTreeSet<usize>,
-    /// All of this for whoever asks where a flow would go.
-    pub(super) choice: Arc<Choice>,
 }
 
-/// What was decided for a VNI.
+/// What was decided, of all VNIs that ask the same.
 struct Decided {
-    vni: String,
-    number: u16,
     decision: Decision,
     /// The sets' numbers.
     numbers: Vec<u32>,
-    table: Vec<u32>,
+    table: Arc<[u32]>,
+    is_changed: bool,
+    vnis: Vec<OfVni>,
+}
+
+/// What was decided of one of them.
+struct OfVni {
+    name: String,
+    number: u16,
     wanted: Wanted,
 }
 
-impl Published {
-    /// Recalls what is in force from the dataplane. `zones`: which table is whose, of all VNIs.
-    pub(super) fn recall(number: u16, agent: &Agent, zones: &[(u16, String, u32)]) -> Self {
-        let Some(table) = agent.dataplane.table(number.into()) else {
-            return Self {
-                number,
-                ..Self::default()
-            };
-        };
-        let names: Vec<String> = agent
-            .state
-            .instances
+/// What a decision depends on, but for leanings: the spread in force by its place in memory, instances, mirrors, canaries.
+type Question<'a> = (*const Spread, &'a [usize], usize, usize);
+
+impl Spread {
+    /// Recalls what is in force from a table of the dataplane.
+    fn recall(table: Vec<u32>, agent: &Agent) -> Self {
+        let instances = &agent.state.instances;
+        let names = instances
             .iter()
-            .map(|instance| instance.config.name.clone())
-            .collect();
-        let places: HashMap<u16, u32> = agent
-            .state
-            .instances
-            .iter()
-            .enumerate()
-            .map(|(place, instance)| (instance.number as u16, place as u32))
-            .collect();
-        let place = |number: &u16| places.get(number).copied().unwrap_or(NONE);
+            .map(|instance| instance.config.name.clone());
+        let place = |number: &u16| agent.place_of(*number);
         let sets = parts(&table);
-        // By the set's number: it is asked for each bucket of each table.
-        let mut primaries = vec![NONE; limits::REPLICA_SETS as usize];
-        for (set, instances) in agent.book.iter() {
-            if let Some(primary) = instances.first() {
-                primaries[set as usize] = place(primary);
-            }
+        Self {
+            previous: Previous {
+                names: names.collect(),
+                weights: None,
+                table: agent.primaries(&table),
+                sets: sets
+                    .keys()
+                    .filter_map(|set| Some(agent.book.get(*set)?.iter().map(place).collect()))
+                    .collect(),
+            },
+            table: table.into(),
+            sets,
+            ..Self::default()
         }
-        let primary = |set: &u32| primaries.get(*set as usize).copied().unwrap_or(NONE);
+    }
+
+    /// What was decided, in force.
+    fn of(decision: Decision, numbers: &[u32], table: Arc<[u32]>) -> Self {
+        let counted = parts(&table);
+        let part = |number: &u32| counted.get(number).copied().unwrap_or(0.0);
+        Self {
+            rule: Some(decision.weights.rule),
+            sets: numbers.iter().map(|n| (*n, part(n))).collect(),
+            shares: shares(&decision.table, decision.weights.entries.len()),
+            previous: decision.into_previous(),
+            table,
+        }
+    }
+}
+
+/// What is recalled of the dataplane, each of its tables once.
+#[derive(Default)]
+pub(super) struct Recalled {
+    /// By the kernel's number of the table.
+    spreads: HashMap<u32, Arc<Spread>>,
+    /// Of VNIs without one, which have that in common too.
+    none: Arc<Spread>,
+}
+
+impl Recalled {
+    /// What is in force for a VNI. `zones`: which table is whose, of all VNIs.
+    pub(super) fn vni(
+        &mut self,
+        number: u16,
+        agent: &Agent,
+        zones: &[(u16, String, u32)],
+    ) -> Published {
         let zones = zones.iter().filter(|(vni, ..)| *vni == number);
         let zones = zones.filter_map(|(_, zone, number)| {
             let buckets = agent.dataplane.table(*number)?;
             let table = ZoneTable {
                 number: *number,
-                positions: buckets.iter().map(primary).collect(),
+                positions: agent.primaries(&buckets),
                 buckets: buckets.into(),
             };
             Some((zone.clone(), table))
         });
-        let zones = zones.collect();
-        let previous = Previous {
-            names,
-            weights: None,
-            table: table.iter().map(primary).collect(),
-            sets: sets
-                .keys()
-                .filter_map(|set| Some(agent.book.get(*set)?.iter().map(place).collect()))
-                .collect(),
-        };
-        Self {
+        Published {
             number,
-            previous,
-            table: table.into(),
-            sets,
-            zones,
-            ..Self::default()
+            spread: self
+                .spread(number, agent)
+                .unwrap_or_else(|| Arc::clone(&self.none)),
+            zones: zones.collect(),
+            ..Published::default()
+        }
+    }
+
+    fn spread(&mut self, number: u16, agent: &Agent) -> Option<Arc<Spread>> {
+        let id = agent.dataplane.table_id(number.into())?;
+        match self.spreads.entry(id) {
+            Entry::Occupied(known) => Some(Arc::clone(known.get())),
+            Entry::Vacant(place) => {
+                let table = agent.dataplane.table(number.into())?;
+                Some(Arc::clone(
+                    place.insert(Arc::new(Spread::recall(table, agent))),
+                ))
+            }
         }
     }
 }
@@ -134,37 +177,34 @@ impl Agent {
     pub(super) fn try_publish(&mut self) -> Result<(), DataplaneError> {
         let decided = self.decide_all()?;
         // Not those that the book did not know: an attempt before may have failed in between.
-        let mut fresh: Vec<u32> = decided
+        let named: BTreeSet<u32> = decided
             .iter()
             .flat_map(|decided| decided.numbers.iter().copied())
-            .filter(|number| !self.wired.contains_key(number))
             .collect();
-        fresh.sort_unstable();
-        fresh.dedup();
-        let fresh: Vec<PublishedSet> = fresh
+        let fresh: Vec<PublishedSet> = named
             .iter()
-            .filter_map(|n| self.published_set(*n))
+            .filter(|number| !self.wired.contains_key(number))
+            .filter_map(|number| self.published_set(*number))
             .collect();
         self.dataplane.publish_sets(&fresh)?;
         let written = fresh.iter().map(|set| (set.number, set.ifindexes));
         self.wired.extend(written);
         let tables = self.changed_tables(&decided);
-        for decided in &decided {
-            for (zone, table) in &decided.wanted.tables {
+        for vni in decided.iter().flat_map(|decided| &decided.vnis) {
+            for (zone, table) in &vni.wanted.tables {
                 let register = &mut self.dataplane.maps.register;
-                register.set_zone_table(decided.number, zone, table.number)?;
+                register.set_zone_table(vni.number, zone, table.number)?;
             }
         }
         self.dataplane.swap_tables(&tables)?;
         if !tables.is_empty() {
             info!(sets = fresh.len(), tables = tables.len(), "published");
         }
-        let mut named = HashSet::new();
         for decided in decided {
-            named.extend(decided.numbers.iter().copied());
             self.take_up(decided);
         }
-        self.book.name_only(named, clock::now_ns());
+        self.book
+            .name_only(named.into_iter().collect(), clock::now_ns());
         let freed = self.write_sources()?;
         if freed && self.published.values().any(|p| !p.refused.is_empty()) {
             return self.try_publish();
@@ -189,41 +229,68 @@ impl Agent {
     }
 
     fn decide_all(&mut self) -> Result<Vec<Decided>, DataplaneError> {
-        let mut all = Vec::new();
+        let mut all: Vec<Decided> = Vec::new();
+        // Leanings are compared one by one: there are few of them.
+        let mut known: HashMap<Question<'_>, Vec<(Option<Leaning>, usize)>> = HashMap::new();
         let mut room = self.room();
         for (vni, members) in self.state.config.vnis.iter().zip(&self.state.members) {
             let Some(published) = self.published.get(&vni.name) else {
                 continue;
             };
-            let decision = self.decide(vni, members, published);
-            let numbers = number_sets(&mut self.book, &decision, &self.state, members)?;
-            let (servers, _) = by_part(vni, members);
-            all.push(Decided {
-                vni: vni.name.clone(),
+            let (servers, canaries) = by_part(vni, members);
+            let leaning = self.state.leaning(vni, servers, None);
+            let spread = &published.spread;
+            let question = (
+                Arc::as_ptr(spread),
+                &members[..],
+                vni.mirrors,
+                canaries.len(),
+            );
+            let alike = known.entry(question).or_default();
+            let place = match alike.iter().find(|(of, _)| *of == leaning) {
+                Some((_, place)) => *place,
+                None => {
+                    let decision = self.decide(vni, members, spread, leaning.as_ref());
+                    let numbers = number_sets(&mut self.book, &decision, &self.state, members)?;
+                    let table = decision.steering(&numbers, &spread.table);
+                    all.push(Decided {
+                        is_changed: table[..] != spread.table[..],
+                        table: table.into(),
+                        decision,
+                        numbers,
+                        vnis: Vec::new(),
+                    });
+                    alike.push((leaning, all.len() - 1));
+                    all.len() - 1
+                }
+            };
+            let decided = &mut all[place];
+            let (decision, numbers) = (&decided.decision, &decided.numbers);
+            decided.vnis.push(OfVni {
+                name: vni.name.clone(),
                 number: published.number,
-                table: decision.steering(&numbers, &published.table),
-                wanted: self.zone_tables(vni, servers, &decision, &numbers, &mut room),
-                decision,
-                numbers,
+                wanted: self.zone_tables(vni, servers, decision, numbers, &mut room),
             });
         }
         Ok(all)
     }
 
     /// The tables that are not in force as they are to be, by their numbers.
-    fn changed_tables(&self, decided: &[Decided]) -> Vec<(u32, Vec<u32>)> {
+    fn changed_tables(&self, decided: &[Decided]) -> Vec<(u32, Arc<[u32]>)> {
         let mut tables = Vec::new();
         for decided in decided {
-            let Some(published) = self.published.get(&decided.vni) else {
-                continue;
-            };
-            if decided.table[..] != published.table[..] {
-                tables.push((decided.number.into(), decided.table.clone()));
-            }
-            for (zone, table) in &decided.wanted.tables {
-                let before = published.zones.get(zone);
-                if before.is_none_or(|before| before.buckets != table.buckets) {
-                    tables.push((table.number, table.buckets.to_vec()));
+            for vni in &decided.vnis {
+                let Some(published) = self.published.get(&vni.name) else {
+                    continue;
+                };
+                if decided.is_changed {
+                    tables.push((vni.number.into(), Arc::clone(&decided.table)));
+                }
+                for (zone, table) in &vni.wanted.tables {
+                    let before = published.zones.get(zone);
+                    if before.is_none_or(|before| before.buckets != table.buckets) {
+                        tables.push((table.number, Arc::clone(&table.buckets)));
+                    }
                 }
             }
         }
@@ -232,22 +299,45 @@ impl Agent {
 
     /// What was decided is in force.
     fn take_up(&mut self, decided: Decided) {
-        self.tell_refused(&decided.vni, &decided.wanted.refused);
-        let Some(published) = self.published.get_mut(&decided.vni) else {
-            return;
-        };
-        let decision = decided.decision;
-        published.rule = Some(decision.weights.rule);
-        let counted = parts(&decided.table);
-        let part = |number: &u32| counted.get(number).copied().unwrap_or(0.0);
-        published.sets = decided.numbers.iter().map(|n| (*n, part(n))).collect();
-        published.shares = shares(&decision.table, decision.weights.entries.len());
-        published.previous = decision.into_previous();
-        published.table = decided.table.into();
-        published.zones = decided.wanted.tables;
+        let spread = Spread::of(decided.decision, &decided.numbers, decided.table);
+        let spread = Arc::new(spread);
+        for vni in decided.vnis {
+            self.tell_refused(&vni.name, &vni.wanted.refused);
+            if let Some(published) = self.published.get_mut(&vni.name) {
+                published.spread = Arc::clone(&spread);
+                published.zones = vni.wanted.tables;
+            }
+        }
     }
 
-    fn decide(&self, vni: &config::Vni, members: &[usize], published: &Published) -> Decision {
+    /// An instance's place, by its number.
+    fn place_of(&self, number: u16) -> u32 {
+        let mut instances = self.state.instances.iter();
+        let place = instances.position(|instance| instance.number == u32::from(number));
+        place.map_or(NONE, |place| place as u32)
+    }
+
+    /// Who is the primary of each bucket, by place.
+    fn primaries(&self, buckets: &[u32]) -> Vec<u32> {
+        // By the set's number: it is asked for each bucket.
+        let mut primaries = vec![NONE; limits::REPLICA_SETS as usize];
+        for set in parts(buckets).into_keys() {
+            let primary = self.book.get(set).and_then(<[u16]>::first);
+            if let (Some(place), Some(primary)) = (primaries.get_mut(set as usize), primary) {
+                *place = self.place_of(*primary);
+            }
+        }
+        let primary = |set: &u32| primaries.get(*set as usize).copied().unwrap_or(NONE);
+        buckets.iter().map(primary).collect()
+    }
+
+    fn decide(
+        &self,
+        vni: &config::Vni,
+        members: &[usize],
+        spread: &Spread,
+        leaning: Option<&Leaning>,
+    ) -> Decision {
         let (servers, canaries) = by_part(vni, members);
         let candidates: Vec<_> = servers
             .iter()
@@ -263,8 +353,7 @@ impl Agent {
             },
             ..Policy::default()
         };
-        let leaning = self.state.leaning(vni, servers, None);
-        let mut decision = decide(&candidates, &policy, &published.previous, leaning.as_ref());
+        let mut decision = decide(&candidates, &policy, &spread.previous, leaning);
         let is_up = |place: usize| self.state.instances[place].candidate().state == State::Up;
         let positions = servers.len() as u32..;
         let up = canaries.iter().zip(positions);

@@ -98,7 +98,7 @@ impl Agent {
             let parts = self
                 .published
                 .get(&vni.name)
-                .map(|published| &published.shares);
+                .map(|published| &published.spread.shares);
             for (place, part) in members.iter().zip(parts.into_iter().flatten()) {
                 shares[*place] = shares[*place].max(*part);
             }
@@ -164,7 +164,7 @@ impl Agent {
             let number = published.map_or(0, |published| published.number);
             let census = &self.sweep.census;
             let unprotected = census.unprotected.iter();
-            let parts = published.map(|published| &published.shares);
+            let parts = published.map(|published| &published.spread.shares);
             VniRow {
                 name: vni.name.clone(),
                 id: number,
@@ -199,7 +199,7 @@ impl Agent {
                 }
                 .to_owned(),
                 rule: published
-                    .and_then(|published| published.rule)
+                    .and_then(|published| published.spread.rule)
                     .map_or("", rule_name)
                     .to_owned(),
                 instances: vni
@@ -235,7 +235,7 @@ impl Agent {
             let Some(published) = self.published.get(&vni.name) else {
                 continue;
             };
-            for (number, share) in &published.sets {
+            for (number, share) in &published.spread.sets {
                 serving.insert(*number);
                 rows.extend(self.book.get(*number).map(|set| MirrorRow {
                     vni: Some(vni.name.clone()),

@@ -67,7 +67,7 @@ pub async fn start(
     let pin_dir = &config.agent.pin_dir;
     let mut dataplane = match &keeping {
         Some(_) => Dataplane::keep(pin_dir)?,
-        None => Dataplane::open(pin_dir, log_programs)?,
+        None => Dataplane::open(pin_dir, log_programs, config.vnis.len() as u32)?,
     };
     if dataplane.succeeds() {
         let folder = handover::folder(&config.agent.socket);

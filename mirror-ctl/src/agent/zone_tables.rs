@@ -89,7 +89,7 @@ impl Agent {
             };
             let before = published.zones.get(&zone.name);
             let positions = before.map_or(&[][..], |table| &table.positions);
-            let names = &published.previous.names;
+            let names = &published.spread.previous.names;
             let Some(positions) = decision.table_for(&leaning, names, positions) else {
                 continue;
             };
@@ -216,25 +216,27 @@ impl Agent {
         let Some(published) = self.published.get(&vni.name) else {
             return Choice::default();
         };
-        let Some(weights) = &published.previous.weights else {
+        let Some(weights) = &published.spread.previous.weights else {
             return Choice::default();
         };
         let zones = &self.state.bearings.zones;
         let candidates = members.len();
-        let table = |buckets: &Arc<[u32]>, positions: &[u32], zone| Table {
+        let spread = &published.spread;
+        let table = |buckets: &Arc<[u32]>, shares, zone| Table {
             buckets: Arc::clone(buckets),
-            shares: shares(positions, candidates),
+            shares,
             distances: self.state.distances(members, zone),
         };
         let by_zone = zones.iter().enumerate().filter_map(|(place, name)| {
             let own = published.zones.get(name)?;
-            Some((place, table(&own.buckets, &own.positions, Some(place))))
+            let shares = shares(&own.positions, candidates);
+            Some((place, table(&own.buckets, shares, Some(place))))
         });
         let position = |number: &u16| {
             let of = |place: &usize| self.state.instances[*place].number == u32::from(*number);
             members.iter().position(of).map_or(NONE, |p| p as u32)
         };
-        let sets = published.sets.keys().filter_map(|number| {
+        let sets = spread.sets.keys().filter_map(|number| {
             let set = self.book.get(*number)?;
             Some((*number, set.iter().map(position).collect()))
         });
@@ -242,8 +244,8 @@ impl Agent {
             sources: Arc::clone(&self.state.bearings.sources),
             zones: Arc::clone(zones),
             candidates: self.state.known(vni, members, weights),
-            rule: published.rule,
-            common: table(&published.table, &published.previous.table, None),
+            rule: spread.rule,
+            common: table(&spread.table, spread.shares.clone(), None),
             by_zone: by_zone.collect(),
             refused: published.refused.clone(),
             sets: sets.collect(),

@@ -44,6 +44,7 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> Result<Response, Fa
         vitals: &vitals,
         measures: &shared.maps.measures(&numbers).map_err(internal)?,
         capacities: shared.maps.capacities().map_err(internal)?,
+        vnis_max: shared.maps.vni_numbers().len() as u32,
         started_s: shared.started_s,
     });
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use mirror_common::limits;
+use mirror_common::{counts, limits};
 use toml::de::DeTable;
 
 use super::{
@@ -304,8 +304,8 @@ fn vnis(root: &Section<'_>, instances: &[Instance]) -> Vec<Vni> {
     let mut owners: HashMap<IpAddr, String> = HashMap::new();
     let mut vnis = Vec::new();
     let sections = root.sections("vni");
-    if sections.len() > limits::VNIS as usize {
-        let most = limits::VNIS;
+    if sections.len() > counts::VNIS_MAX as usize {
+        let most = counts::VNIS_MAX;
         root.report.add(root.line, format!("more than {most} VNIs"));
     }
     for mut section in sections {

@@ -18,24 +18,22 @@ pub(super) struct At<T> {
 }
 
 /// Collects what is wrong with a text.
-pub(super) struct Report<'a> {
-    text: &'a str,
+pub(super) struct Report {
+    /// Where lines end.
+    ends: Vec<usize>,
     findings: RefCell<Vec<Finding>>,
 }
 
-impl<'a> Report<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+impl Report {
+    pub(super) fn new(text: &str) -> Self {
         Self {
-            text,
+            ends: text.match_indices('\n').map(|(offset, _)| offset).collect(),
             findings: RefCell::default(),
         }
     }
 
     pub(super) fn line(&self, offset: usize) -> usize {
-        1 + self.text.as_bytes()[..offset.min(self.text.len())]
-            .iter()
-            .filter(|&&byte| byte == b'\n')
-            .count()
+        1 + self.ends.partition_point(|end| *end < offset)
     }
 
     pub(super) fn add(&self, line: usize, reason: impl Into<String>) {
@@ -55,7 +53,7 @@ impl<'a> Report<'a> {
 
 /// One table, with the keys that were asked for.
 pub(super) struct Section<'a> {
-    pub(super) report: &'a Report<'a>,
+    pub(super) report: &'a Report,
     /// What messages call it.
     pub(super) name: String,
     pub(super) line: usize,
@@ -65,7 +63,7 @@ pub(super) struct Section<'a> {
 
 impl<'a> Section<'a> {
     pub(super) fn new(
-        report: &'a Report<'a>,
+        report: &'a Report,
         name: impl Into<String>,
         line: usize,
         table: Option<&'a DeTable<'a>>,

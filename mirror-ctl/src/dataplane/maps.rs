@@ -1,13 +1,13 @@
 //! The pinned maps by their types: single entries of instances, VNIs, links and counters.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::Range};
 
 use aya::maps::{
     Array, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues,
 };
 use mirror_common::{
     allowance::Allowance,
-    counts::{Counts, FORMER, NO_VNI},
+    counts::{Counts, FIRST_VNI, FORMER, NO_VNI},
     flow::{Address, Flow, FlowKey, TcpFlow, ipv4, is_ipv4},
     instance::{Instance, Measures, Vitals},
     limits,
@@ -238,6 +238,12 @@ impl Maps {
             found.push((name, self.counts_of(number)?));
         }
         Ok(found)
+    }
+
+    /// Numbers of VNIs that there is room for.
+    #[must_use]
+    pub fn vni_numbers(&self) -> Range<u16> {
+        FIRST_VNI..self.counters.len() as u16
     }
 
     fn counts_of(&self, row: u16) -> Result<Counts, DataplaneError> {

@@ -70,12 +70,13 @@ pub struct Dataplane {
 impl Dataplane {
     /// Loads the programs, on a host that is prepared ([`prepare_host`]): on the maps that are pinned, or on new ones that are pinned then.
     /// Nothing is attached yet, and what is attached runs on until it is replaced. `log_level`: of
-    /// the programs' own log, 0 (off) to 5 (trace).
-    pub fn open(pin_dir: &Path, log_level: u8) -> Result<Self, DataplaneError> {
+    /// the programs' own log, 0 (off) to 5 (trace). `vnis`: how many VNIs new maps are to have room for, and then some.
+    pub fn open(pin_dir: &Path, log_level: u8, vnis: u32) -> Result<Self, DataplaneError> {
         let lock = lock(pin_dir)?;
         let pins = Pins::new(pin_dir);
         succession::move_in(&pins)?;
-        let shapes = Shapes::of_object()?;
+        let mut shapes = Shapes::of_object()?;
+        shapes.make_room(vnis);
         let adopted = match layout(&pins) {
             Layout::None => {
                 // Maps of a start that was cut off before they meant anything.

@@ -7,6 +7,7 @@ use aya::{
     programs::ProgramInfo, programs::Xdp,
 };
 use aya_obj::{Object, programs::XdpAttachType};
+use mirror_common::counts;
 
 use super::{
     DataplaneError,
@@ -63,6 +64,9 @@ impl Shape {
     }
 }
 
+/// The map whose size depends on how many VNIs there are.
+const COUNTERS: &str = "COUNTERS";
+
 /// The maps of the object that are the dataplane's state, and the shape of their inner maps.
 pub(super) struct Shapes {
     pub(super) maps: BTreeMap<String, Shape>,
@@ -86,6 +90,13 @@ impl Shapes {
                 .collect(),
             inner,
         })
+    }
+
+    /// Has new maps made with room for so many VNIs.
+    pub(super) fn make_room(&mut self, vnis: u32) {
+        if let Some(shape) = self.maps.get_mut(COUNTERS) {
+            shape.max_entries = counts::rows(vnis);
+        }
     }
 
     /// How pinned maps differ from the object's, if they do.
@@ -171,8 +182,9 @@ fn open(
     log_level: u8,
 ) -> Result<Ebpf, DataplaneError> {
     let mut loader = EbpfLoader::new();
-    for name in shapes.maps.keys() {
+    for (name, shape) in &shapes.maps {
         loader.map_pin_path(name, pins.map(name));
+        loader.map_max_entries(name, shape.max_entries);
     }
     loader.override_global("AYA_LOG_LEVEL", &log_level, false);
     loader.load(object).map_err(|error| DataplaneError::Object {

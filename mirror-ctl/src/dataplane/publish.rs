@@ -5,9 +5,11 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     fs, io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    rc::Rc,
+    sync::Arc,
 };
 
-use aya::maps::{DevMap, Map, MapData, lpm_trie::Key};
+use aya::maps::{DevMap, Map, MapData, MapInfo, lpm_trie::Key};
 use ipnet::Ipv6Net;
 use mirror_common::{
     flow::Address,
@@ -160,37 +162,43 @@ impl Dataplane {
 
     /// Swaps in new steering tables by their numbers, each at once. Those of VNIs have the VNIs' numbers. Those that are equal, as
     /// those of VNIs with the same instances are, are one map: none is ever changed in place.
-    pub fn swap_tables(&mut self, tables: &[(u32, Vec<u32>)]) -> Result<(), DataplaneError> {
+    pub fn swap_tables(&mut self, tables: &[(u32, Arc<[u32]>)]) -> Result<(), DataplaneError> {
         let buckets: Vec<u32> = (0..STEERING_BUCKETS).collect();
         let shape = *self.inner("STEERING")?;
-        let mut made = HashMap::<&[u32], MapData>::new();
-        let mut keys = Vec::new();
-        let mut fds = Vec::new();
-        for (number, table) in tables {
+        let mut made = HashMap::<&[u32], Rc<MapData>>::new();
+        // By where it is in memory too: most of many tables are one, and long.
+        let mut seen = HashMap::<*const u32, Rc<MapData>>::new();
+        let mut maps = Vec::new();
+        for (_, table) in tables {
+            if let Some(data) = seen.get(&table.as_ptr()) {
+                maps.push(Rc::clone(data));
+                continue;
+            }
             let data = match made.entry(table) {
-                Entry::Occupied(equal) => equal.into_mut(),
+                Entry::Occupied(equal) => Rc::clone(equal.get()),
                 Entry::Vacant(place) => {
                     let data = MapData::create(shape.definition(), "STEERING_inner", None)
                         .on_map("STEERING", "create an inner map of")?;
                     sys::update_batch(data.fd(), &buckets, table)
                         .path("fill a table of", self.pins.map("STEERING"))?;
-                    place.insert(data)
+                    Rc::clone(place.insert(Rc::new(data)))
                 }
             };
-            keys.push(*number);
-            fds.push(data.fd().as_fd().as_raw_fd() as u32);
+            seen.insert(table.as_ptr(), Rc::clone(&data));
+            maps.push(data);
         }
+        let keys: Vec<u32> = tables.iter().map(|(number, _)| *number).collect();
+        let fds = maps.iter().map(|data| data.fd().as_fd().as_raw_fd() as u32);
+        let fds: Vec<u32> = fds.collect();
         // What is pinned is in force, at any time.
         for number in &keys {
             self.unpin_table(*number)?;
         }
         sys::update_batch(self.maps.descriptors.steering.fd(), &keys, &fds)
             .path("write", self.pins.map("STEERING"))?;
-        for (number, table) in tables {
+        for (number, data) in keys.iter().zip(&maps) {
             let path = self.pins.table(*number);
-            if let Some(data) = made.get(&table[..]) {
-                sys::pin(data.fd().as_fd(), &path).path("pin", &path)?;
-            }
+            sys::pin(data.fd().as_fd(), &path).path("pin", &path)?;
         }
         Ok(())
     }
@@ -201,6 +209,12 @@ impl Dataplane {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.path("remove", path),
         }
+    }
+
+    /// The kernel's number of a steering table: that of one map, whichever VNIs have it.
+    pub fn table_id(&self, number: u32) -> Option<u32> {
+        let info = MapInfo::from_pin(self.pins.table(number)).ok()?;
+        Some(info.id())
     }
 
     /// The steering table of a number, if there is one.

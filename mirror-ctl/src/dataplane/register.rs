@@ -18,7 +18,7 @@ use super::{
 
 pub(super) const MAP: &str = "REGISTER";
 const KEY_BYTES: usize = 64;
-const ENTRIES: u32 = 16_384;
+const ENTRIES: u32 = 65_536;
 
 /// What stands behind an instance's state, beyond what the dataplane needs to know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

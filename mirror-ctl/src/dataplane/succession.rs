@@ -126,7 +126,8 @@ pub fn prepare_beside(pin_dir: &Path) -> Result<(), DataplaneError> {
 }
 
 fn prepare(pins: &Pins, next: &Pins) -> Result<(), DataplaneError> {
-    let shapes = Shapes::of_object()?;
+    let mut shapes = Shapes::of_object()?;
+    shapes.make_room(Register::open(pins)?.vnis()?.len() as u32);
     next.create()?;
     Register::create(next)?;
     programs(next, &shapes, 0)?;

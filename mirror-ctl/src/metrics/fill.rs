@@ -33,6 +33,8 @@ pub struct Facts<'a> {
     pub measures: &'a [Measures],
     /// Entries that each flow table has room for: those of an adopted dataplane are its own.
     pub capacities: [u32; FlowTable::ALL.len()],
+    /// VNIs that there is room for.
+    pub vnis_max: u32,
     /// When the agent started, seconds since 1970.
     pub started_s: f64,
 }
@@ -80,7 +82,7 @@ impl Metrics {
             ("datagram_flows", table("datagram"), datagram),
             ("sets", view.mirrors.len() as u64, limits::REPLICA_SETS),
             ("instances", view.instances.len() as u64, limits::INSTANCES),
-            ("steering", view.vnis.len() as u64, limits::VNIS),
+            ("steering", view.vnis.len() as u64, facts.vnis_max),
             (
                 "vnis",
                 view.names.addresses.len() as u64,
@@ -361,6 +363,7 @@ mod tests {
             }],
             measures: &[measures],
             capacities: [10, 20, 30, 40],
+            vnis_max: 50,
             started_s: 5.0,
         })
     }

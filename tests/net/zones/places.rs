@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use aya::maps::{Array, ArrayOfMaps, Map, MapData};
+use mirror_common::limits;
 use serde::Deserialize;
 use testbed::agent::{Agent, Flow};
 use testbed::clock::wait_until;
@@ -18,8 +19,8 @@ use crate::support::{Calm, LIMIT, Site, check_whole};
 pub(super) const CONNECTIONS: usize = 60;
 pub(super) const MOST: usize = 48;
 /// The steering tables of the dataplane, and from which on they are zones'.
-pub(super) const TABLES: u32 = 1024 + 512;
-pub(super) const ZONE_TABLES_FROM: u32 = 1024;
+pub(super) const TABLES: u32 = ZONE_TABLES_FROM + limits::ZONE_TABLES;
+pub(super) const ZONE_TABLES_FROM: u32 = limits::VNIS;
 
 /// `select --json`
 #[derive(Debug, Deserialize)]

@@ -1,5 +1,7 @@
 //! One flow, from its SYN on, under random packets and conditions, all of it decided by a seed.
 
+use std::fmt;
+
 use fastrand::Rng;
 use mirror_common::{
     flow::{Flow, TcpFlow, state},
@@ -107,7 +109,7 @@ impl Episode {
     /// # Errors
     ///
     /// The first rule that is broken, with the packet.
-    pub fn run(&mut self, mut tell: impl FnMut(&str)) -> Result<(), String> {
+    pub fn run(&mut self, mut tell: impl FnMut(fmt::Arguments<'_>)) -> Result<(), String> {
         self.open();
         // Some never come to the protocol.
         for number in 0..4 * PACKETS {
@@ -123,7 +125,7 @@ impl Episode {
                 true => self.client(),
                 false => self.replica(),
             };
-            tell(&format!(
+            tell(format_args!(
                 "{number} {who}: {segment:?}\n  {:?}\n  {:?}",
                 self.flow.flow, self.flow.sync
             ));

@@ -92,7 +92,7 @@ mod tests {
         let told = || {
             let mut lines = Vec::new();
             Episode::new(7)
-                .run(|line| lines.push(line.to_owned()))
+                .run(|line| lines.push(line.to_string()))
                 .unwrap();
             lines
         };

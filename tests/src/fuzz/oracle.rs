@@ -1,5 +1,7 @@
 //! What must hold after any packet of anybody, however absurd. The numbers are those of `docs/takeover.md`.
 
+use std::fmt;
+
 use mirror_common::{
     flow::{TcpFlow, state},
     limits::REPLICAS,
@@ -25,8 +27,8 @@ pub(super) struct Seen<'a> {
     pub(super) established: bool,
 }
 
-fn holds(it: bool, what: &str) -> Result<(), String> {
-    if it { Ok(()) } else { Err(what.to_owned()) }
+fn holds(it: bool, what: impl fmt::Display) -> Result<(), String> {
+    if it { Ok(()) } else { Err(what.to_string()) }
 }
 
 impl Seen<'_> {
@@ -129,7 +131,10 @@ impl Seen<'_> {
             ("client_nxt", before.client_nxt, after.client_nxt),
             ("client_ack", before.client_ack, after.client_ack),
         ] {
-            holds(!seq::before(after, before), &format!("{name} went back"))?;
+            holds(
+                !seq::before(after, before),
+                format_args!("{name} went back"),
+            )?;
         }
         holds(
             !seq::after(after.client_ack, after.sent),
@@ -153,7 +158,7 @@ impl Seen<'_> {
             let lacked = self.before.is_lacking(slot);
             holds(
                 lacked || !self.after.is_lacking(slot),
-                &format!("the client was told of bytes that warm replica {slot} lacks"),
+                format_args!("the client was told of bytes that warm replica {slot} lacks"),
             )?;
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! An agent with as many VNIs as the dataplane can have: how long it takes to start, and what it does when nothing happens.
+//! An agent with thousands of VNIs: how long it takes to start, what an order about an instance of most of them takes, and what
+//! it does when nothing happens.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -14,19 +15,39 @@ use crate::report::Row;
 use crate::stats::Spread;
 use crate::throughput::spent;
 
-/// A few less than the limit.
-const VNIS: u16 = 1_000;
+const VNIS: u16 = 10_000;
 const INSTANCES: usize = 4;
 const WINDOW: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(30);
 
-pub(crate) fn rows(effort: &Effort) -> Result<[Row; 3]> {
+/// Two, three or all of the instances, by turns.
+fn members(topology: &Topology, number: u16) -> Vec<String> {
+    const SUBSETS: [&[usize]; 11] = [
+        &[0, 1],
+        &[0, 2],
+        &[0, 3],
+        &[1, 2],
+        &[1, 3],
+        &[2, 3],
+        &[0, 1, 2],
+        &[0, 1, 3],
+        &[0, 2, 3],
+        &[1, 2, 3],
+        &[0, 1, 2, 3],
+    ];
+    let subset = SUBSETS[usize::from(number) % SUBSETS.len()];
+    let name = |place: &usize| topology.instances[*place].name.clone();
+    subset.iter().map(name).collect()
+}
+
+pub(crate) fn rows(effort: &Effort) -> Result<[Row; 4]> {
     let topology = Topology::create(INSTANCES)?;
     let mut config = topology.config();
     let vni = |number: u16| VniConfig {
         name: format!("vni{number}"),
         addresses: vec![Ipv4Addr::from_bits(0x0a4e_0000 + u32::from(number)).to_string()],
         interfaces: vec![CLIENT_LINK.into()],
+        instances: members(&topology, number),
         mirrors: 1,
         ..config.vni[0].clone()
     };
@@ -41,6 +62,15 @@ pub(crate) fn rows(effort: &Effort) -> Result<[Row; 3]> {
         agent.restart()?;
         again.push(start.elapsed().as_secs_f64());
     }
+    let mut ordered = Vec::new();
+    let drained = &topology.instances[0].name;
+    for _ in 0..effort.rounds.div_ceil(5) {
+        for verb in ["drain", "restore"] {
+            let start = Instant::now();
+            agent.act(verb, drained)?;
+            ordered.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
     let idle = idle(&agent)?;
     let row = |what: String, samples: &[f64], unit: &'static str| Row {
         what,
@@ -54,6 +84,11 @@ pub(crate) fn rows(effort: &Effort) -> Result<[Row; 3]> {
             format!("start again with {VNIS} VNIs, state adopted"),
             &again,
             "s",
+        ),
+        row(
+            format!("drain or restore, {VNIS} VNIs, until new flows go by it"),
+            &ordered,
+            "ms",
         ),
         row(format!("the agent with {VNIS} VNIs, idle"), &[idle], "ms/s"),
     ])

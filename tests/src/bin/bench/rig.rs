@@ -77,6 +77,7 @@ impl Rig {
         let mut loader = EbpfLoader::new();
         loader.override_global("AYA_LOG_LEVEL", &0u8, true);
         let mut ebpf = loader
+            .map_max_entries("COUNTERS", counts::rows(0))
             .load_file(&path)
             .with_context(|| format!("load {}", path.display()))?;
         for name in ["vni_ingress", "instance_return", "clone"] {
@@ -136,7 +137,7 @@ impl Rig {
     /// How often each reason was counted, over all processors.
     pub(crate) fn count(&self, reason: Reason) -> Result<u64> {
         let mut total = 0;
-        for row in 0..counts::ROWS {
+        for row in 0..self.counters.len() {
             let counts = self.counters.get(&row, 0)?;
             total += counts.iter().map(|of_cpu| of_cpu.of(reason)).sum::<u64>();
         }
@@ -281,10 +282,15 @@ pub(crate) fn from_replica(mirrors: usize, replica: usize, payload: usize) -> Se
     }
 }
 
+/// The number of the VNI with so many mirrors.
+fn vni_number(mirrors: usize) -> u16 {
+    counts::FIRST_VNI + mirrors as u16
+}
+
 pub(crate) fn key(number: u32, mirrors: usize) -> FlowKey {
     FlowKey {
         client: ipv4((CLIENT_BASE + number).to_be()),
-        vni: mirrors as u16,
+        vni: vni_number(mirrors),
         address: 0,
         protocol: protocol::TCP,
         client_port: CLIENT_PORT,
@@ -342,7 +348,7 @@ fn fill(ebpf: &mut Ebpf, topology: &Topology, client_link: u32, links: &[u32]) -
         };
         let mirrored = flag::MIRRORED | flag::HOLD_ACKS | flag::VOTE_ON_CLOSE;
         let vni = Vni {
-            vni: mirrors as u16,
+            vni: vni_number(mirrors),
             flags: if mirrors == 0 { 0 } else { mirrored },
             lag_bytes_max: LAG_BYTES_MAX,
             lag_ms_max: LAG_MS_MAX,
@@ -357,7 +363,7 @@ fn fill(ebpf: &mut Ebpf, topology: &Topology, client_link: u32, links: &[u32]) -
             ..ReplicaSet::default()
         };
         sets.set(number, set, 0)?;
-        steering.set(number, &steering_table(number)?, 0)?;
+        steering.set(vni_number(mirrors).into(), &steering_table(number)?, 0)?;
         let mut inner = inner_devmap()?;
         for (slot, &ifindex) in links[..=mirrors].iter().enumerate() {
             inner.set(slot as u32, ifindex, Some(&clone), 0)?;
@@ -375,7 +381,7 @@ fn fill_zones(
     steering: &mut ArrayOfMaps<MapData, Array<MapData, u32>>,
 ) -> Result<()> {
     const BITS: u32 = 10;
-    let number = ZONED as u32;
+    let number = u32::from(vni_number(ZONED));
     let address = VniKey {
         address: ipv4(u32::from_ne_bytes(vni_address(ZONED).octets())),
     };

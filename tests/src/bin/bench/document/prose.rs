@@ -92,8 +92,8 @@ which fail one after the other.",
         Name::Scale => "\
 What grows with flows, and what must not. Memory is that which the kernel's slabs grow by when a million flows are opened, and the table's own
 part: the kernel rounds each flow up to one of its sizes, which its account of the map does not say. Steering tables are computed by the
-agent's own code. A flow is opened by its SYN, the SYN-ACK of each replica and the client's ACK. The dataplane has room for 1,024 VNIs; the
-agent is started with nearly so many.",
+agent's own code. A flow is opened by its SYN, the SYN-ACK of each replica and the client's ACK. The VNIs
+are served by two, three or four of four instances, so that eleven tables do for all of them.",
         Name::Operate => "\
 With a million flows in the table, and traffic: what somebody waits for who looks at them, and what that costs the agent.",
         Name::Changes => "\
