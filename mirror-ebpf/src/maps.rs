@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use mirror_common::{
     allowance::Allowance,
-    counts::{self, Counts},
+    counts::Counts,
     event::Event,
     flow::{Flow, FlowKey, TcpFlow},
     fragment::{FragmentKey, Fragmented},
@@ -175,13 +175,20 @@ pub(crate) unsafe fn zero<T>(value: &mut T) {
 }
 
 /// Copies a value by words, which the compiler must not gather: its memmove for BPF goes byte by byte too.
+///
+/// # Safety
+///
+/// There is nothing between the value's fields.
 #[inline(always)]
-pub(crate) fn copy<T: Copy>(from: &T) -> T {
+pub(crate) unsafe fn copy<T: Copy>(from: &T) -> T {
     const { assert!(size_of::<T>().is_multiple_of(size_of::<u32>()) && align_of::<T>() <= 4) };
     let mut to = core::mem::MaybeUninit::<T>::uninit();
-    let words = (core::ptr::from_ref(from).cast::<u32>(), to.as_mut_ptr().cast::<u32>());
+    let words = (
+        core::ptr::from_ref(from).cast::<u32>(),
+        to.as_mut_ptr().cast::<u32>(),
+    );
     for word in 0..size_of::<T>() / size_of::<u32>() {
-        // SAFETY: within both values, and aligned where either is.
+        // SAFETY: within both values, aligned as the values are, and read as what is there by the caller's promise.
         unsafe { words.1.add(word).write(words.0.add(word).read_volatile()) };
     }
     // SAFETY: every word is written.
@@ -194,8 +201,8 @@ pub(crate) static LOCKS: Array<FlowLock, { limits::FLOW_LOCKS as usize }> = Arra
 #[btf_map]
 pub(crate) static PARKED: Array<Parked, { limits::PARKED as usize }> = Array::new();
 
-#[btf_map]
 /// By the VNI's number. Whoever loads the programs says how many there are (`counts::rows`).
+#[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<Counts, { limits::VNIS as usize }> = PerCpuArray::new();
 
 #[btf_map]

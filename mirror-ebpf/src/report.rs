@@ -173,7 +173,8 @@ pub(crate) fn flow_event(key: &FlowKey, kind: u8, cause: u8, from: u16, to: u16)
     entry.submit(0);
 }
 
-/// Carries out what the protocol noted about a TCP flow.
+/// Carries out what the protocol noted about a TCP flow. `OF_CLIENT`: at a client's segment. Each program has a message of its own: one in
+/// common would be a function, and older verifiers make little of programs with functions.
 #[inline(always)]
 pub(crate) fn notes<const OF_CLIENT: bool>(
     ctx: &XdpContext,
@@ -199,9 +200,15 @@ pub(crate) fn notes<const OF_CLIENT: bool>(
         let (from, to) = (instance(notes.from), instance(flow.flow.active));
         flow_event(key, kind::TAKEOVER, notes.takeover, from, to);
         if OF_CLIENT {
-            debug!(ctx, "takeover from {} to {}, at a client's segment", from, to);
+            debug!(
+                ctx,
+                "takeover from {} to {}, at a client's segment", from, to
+            );
         } else {
-            debug!(ctx, "takeover from {} to {}, at a replica's segment", from, to);
+            debug!(
+                ctx,
+                "takeover from {} to {}, at a replica's segment", from, to
+            );
         }
     }
     // Whoever is warm before is told of when the flow is established. By bits: the verifier would follow a comparison through
