@@ -4,6 +4,9 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
+/// Bytes.
+pub const MIB: f64 = 1024.0 * 1024.0;
+
 /// Has the kernel begin anew to watch a process for its highest use, and returns what it uses now, in bytes.
 pub fn begin(pid: u32) -> Result<u64> {
     // proc_pid_clear_refs(5): 5 resets the peak.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use testbed::agent::Agent;
 use testbed::clock::wait_until;
+use testbed::memory::{self, MIB};
 use testbed::topology::config::VniConfig;
 use testbed::topology::{CLIENT_LINK, Topology};
 
@@ -40,7 +41,7 @@ fn members(topology: &Topology, number: u16) -> Vec<String> {
     subset.iter().map(name).collect()
 }
 
-pub(crate) fn rows(effort: &Effort) -> Result<[Row; 4]> {
+pub(crate) fn rows(effort: &Effort) -> Result<[Row; 5]> {
     let topology = Topology::create(INSTANCES)?;
     let mut config = topology.config();
     let vni = |number: u16| VniConfig {
@@ -89,6 +90,11 @@ pub(crate) fn rows(effort: &Effort) -> Result<[Row; 4]> {
             format!("drain or restore, {VNIS} VNIs, until new flows go by it"),
             &ordered,
             "ms",
+        ),
+        row(
+            format!("the agent's memory, {VNIS} VNIs"),
+            &[memory::begin(agent.status()?.pid)? as f64 / MIB],
+            "MiB",
         ),
         row(format!("the agent with {VNIS} VNIs, idle"), &[idle], "ms/s"),
     ])

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use testbed::agent::Agent;
 use testbed::clock::monotonic_ns;
+use testbed::full;
+use testbed::memory::{self, MIB};
 use testbed::topology::{Family, Topology};
 use testbed::traffic::program::{Client, serve, service};
-use testbed::{full, memory};
 
 use crate::report::{Goal, Results, Row};
 use crate::stats::Spread;
@@ -20,7 +21,6 @@ const METHOD: &str = "mirror-ctl as a process from its start to its end, against
 const FLOWS: u32 = 1_000_000;
 const CONNECTIONS: usize = 60;
 const LIMIT: Duration = Duration::from_secs(20);
-const MIB: f64 = 1024.0 * 1024.0;
 
 /// What is timed, and how long it may take, in milliseconds.
 const VERBS: [(&str, &[&str], Option<f64>); 5] = [
