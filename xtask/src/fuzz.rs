@@ -21,16 +21,16 @@ const SEED_VARIABLE: &str = "MIRROR_FUZZ_SEED";
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask fuzz                               some minutes
-  cargo xtask fuzz --packets 100000000 --json fuzz.json
+  cargo xtask fuzz                               some minutes: 100 million packets, and a million for the programs
+  cargo xtask fuzz --packets 1000000000 --json fuzz.json
   cargo xtask fuzz --programs 0                  the protocol alone: needs no root and no set-up
   cargo xtask fuzz --replay 4711                 one seed of the protocol, packet by packet")]
 pub(crate) struct Args {
     /// How many packets the protocol gets
-    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    #[arg(long, value_name = "N", default_value_t = 100_000_000)]
     packets: u64,
     /// How many packets the programs get
-    #[arg(long, value_name = "N", default_value_t = 200_000)]
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     programs: u64,
     /// The first seed [default: 0]
     #[arg(long, value_name = "SEED")]

@@ -16,7 +16,7 @@ use testbed::fuzz::{self, Counts, Episode, PACKETS};
 #[command(name = "fuzz", version)]
 struct Cli {
     /// How many packets.
-    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    #[arg(long, value_name = "N", default_value_t = 100_000_000)]
     packets: u64,
     /// The first seed.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
