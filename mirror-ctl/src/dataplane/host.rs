@@ -18,8 +18,8 @@ use tracing::{info, warn};
 
 use super::{DataplaneError, error::PathContext};
 
-/// The first kernel that runs the programs safely, and what it brought. They would load from 5.18
-/// on (`bpf_xdp_load_bytes`, devmap programs for frames with fragments); but up to 6.8 a broadcast
+/// The first kernel that runs the programs safely, and what it brought. They load on 6.1
+/// (`cargo xtask kernels`); but up to 6.8 a broadcast
 /// to a devmap that is freed meanwhile, as a retired replica set's is, crashes the kernel
 /// (CVE-2024-36937, `xdp_do_redirect`, net/core/filter.c). Some distributions have mended older
 /// ones, which their version does not tell.
