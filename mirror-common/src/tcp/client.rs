@@ -1,7 +1,7 @@
 //! Packets from the client: what they tell us, and how each replica must see them.
 
 use super::{
-    Conditions, Notes, Segment, TcpFlow, divergence, option, roles, segment::bit, seq, slot,
+    Conditions, Notes, Segment, TcpFlow, divergence, flag, option, roles, segment::bit, seq, slot,
 };
 use crate::{
     flow::state,
@@ -36,6 +36,10 @@ pub fn open(flow: &mut TcpFlow, syn: &Segment, now_steps: u32) {
     sync.syn_steps = now_steps;
     sync.told_ack = syn.seq.wrapping_add(1);
     sync.told_edge = sync.told_ack;
+    // Until a new count begins, also for who answers only after that.
+    for replica in &mut sync.replicas {
+        replica.flags = flag::SUM;
+    }
 }
 
 /// Takes in a packet of the client.

@@ -17,7 +17,7 @@
 //! What this cannot see: 16-bit words in another order, differences that come to a multiple of
 //! 65,535 wherever replicas are compared, and what a replica without a sum says that is never level again.
 
-use super::{Notes, Replica, Segment, TcpFlow, flag, seq, slot};
+use super::{Notes, Replica, Segment, TcpFlow, flag, slot};
 use crate::{
     assert_size,
     branchless::{is_before, is_equal, is_some, opaque, pick},
@@ -112,15 +112,17 @@ pub(super) fn hear(flow: &mut TcpFlow, from: u8, packet: &Segment, part: &Part, 
 /// Adds what a segment says to its replica's sum. Returns 1 if it says something new and the sum is known, else 0.
 #[inline(always)]
 fn add(replica: &mut Replica, packet: &Segment) -> u32 {
-    // Products, not branches: the verifier would follow each of them through all that comes after.
-    let new = seq::after(packet.seq.wrapping_add(packet.payload), replica.snd_nxt);
-    let next = (packet.seq == replica.snd_nxt) & packet.has_sum;
+    // Arithmetic that the compiler does not see through: the verifier would follow each branch through all that comes after.
+    let new = opaque(is_before(
+        replica.snd_nxt,
+        packet.seq.wrapping_add(packet.payload),
+    ));
+    let next = opaque(is_equal(packet.seq, replica.snd_nxt) & u32::from(packet.has_sum));
     let part = in_place(replica, packet, packet.sum);
-    replica.sum = fold(u32::from(replica.sum) + part * u32::from(new));
-    let unsure = u8::from(new & !next) * flag::SUM;
-    let unequal = u8::from(new) * flag::AGREES;
-    replica.flags &= !(unsure | unequal);
-    u32::from(new) & u32::from(replica.flags / flag::SUM)
+    replica.sum = fold(u32::from(replica.sum) + part * new);
+    let unsure = new & (next ^ 1);
+    replica.flags &= !(unsure as u8 * flag::SUM);
+    new & u32::from(replica.flags / flag::SUM)
 }
 
 /// The sum of the beginning of a segment as it counts in its replica's: the stream's first byte is `isn + 1`, and at an odd
@@ -210,6 +212,14 @@ impl Places {
     }
 }
 
+/// 0 if a mirror that is level with the active replica has said the same, as far as sums tell; else something else.
+#[inline(always)]
+pub(super) fn apart(mirror: &Replica, active: &Replica) -> u32 {
+    const KNOWN: u8 = flag::SUM | flag::AGREES;
+    let unknown = !(mirror.flags & (active.flags | flag::AGREES)) & KNOWN;
+    u32::from(mirror.sum ^ active.sum) | u32::from(unknown)
+}
+
 /// Sets a waypoint if there is none: where the active replica is, for the mirrors behind it, or where one of those ahead is, for the active
 /// one.
 #[inline(always)]
@@ -255,10 +265,10 @@ pub(super) fn compare(flow: &mut TcpFlow, notes: &mut Notes) {
         // A new count is everybody's who is there when it begins.
         flow.sync.waypoint.due = 0;
         for slot in 0..REPLICAS as u8 {
-            flow.replica_mut(slot).flags &= !flag::SUM;
+            flow.replica_mut(slot).flags &= !(flag::SUM | flag::AGREES);
         }
-        flow.replica_mut(active).flags |= flag::SUM;
     }
+    flow.replica_mut(active).flags |= flag::SUM | flag::AGREES;
     // A bit each, not a comparison: the verifier would remember who is active, and follow each of
     // them through all that comes after.
     let mirrors = !(1u8 << (active & 3));
@@ -275,7 +285,7 @@ pub(super) fn compare(flow: &mut TcpFlow, notes: &mut Notes) {
             flow.chill(slot, Cold::Diverged, notes);
         } else {
             let agrees = u8::from(replica.flags & flag::SUM != 0) * flag::AGREES;
-            replica.flags |= flag::SUM | agrees;
+            replica.flags = replica.flags & !flag::AGREES | flag::SUM | agrees;
             replica.sum = sum;
         }
     }

@@ -133,7 +133,7 @@ fn learn(flow: &mut TcpFlow, from: u8, packet: &Segment, notes: &mut Notes) {
         replica.state = slot::WARM;
         notes.went_warm |= 1 << (from & 3);
     }
-    replica.flags |= flag::SYN_ACK | flag::SUM;
+    replica.flags |= flag::SYN_ACK;
     replica.sum = 0;
     replica.isn = packet.seq;
     replica.snd_nxt = packet.seq.wrapping_add(1);

@@ -85,7 +85,7 @@ pub mod flag {
     pub const FIN: u8 = 2;
     /// Its sum counts from where that of the others does.
     pub const SUM: u8 = 4;
-    /// It is level with the active replica and was found to have said the same, when the client spoke last.
+    /// Its sum has been compared with an active replica's since it counts, and was not merely taken over from it.
     pub const AGREES: u8 = 8;
 }
 

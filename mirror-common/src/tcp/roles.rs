@@ -1,6 +1,6 @@
 //! Which replica is active: takeover, migration, and the bounds within which a mirror may lag.
 
-use super::{Conditions, Notes, Segment, TcpFlow, flag, seq, slot};
+use super::{Conditions, Notes, Segment, TcpFlow, divergence, flag, seq, slot};
 use crate::{
     branchless::{is_before, is_equal, is_some, pick},
     event::cause,
@@ -116,8 +116,8 @@ pub fn activate(flow: &mut TcpFlow, slot: u8, why: u8, notes: &mut Notes) {
 
 /// First-writer delivery: 1 if a mirror now says the client's next bytes and becomes active by that, else 0.
 ///
-/// The client's stream stays one that a single replica has written: the mirror's segment begins just where that ends, and when the
-/// client spoke last it was found to have said the same. What the others say of the same bytes is theirs to be turned round.
+/// The client's stream stays one that a single replica has written: the mirror's segment begins just where that ends, and it has
+/// said the same until there. What the others say of the same bytes is theirs to be turned round.
 /// Comes before the segment is learnt.
 #[inline(always)]
 pub(super) fn leads(flow: &TcpFlow, from: u8, packet: &Segment, conditions: &Conditions) -> u32 {
@@ -125,14 +125,13 @@ pub(super) fn leads(flow: &TcpFlow, from: u8, packet: &Segment, conditions: &Con
     let (replica, sent) = (flow.replica(from), flow.sync.sent);
     let is_first = u32::from(conditions.vni.flags / vni::flag::FIRST) & 1;
     let begins = is_some(packet.payload) & is_equal(packet.seq, replica.snd_nxt);
-    let level = is_equal(flow.produced(from), sent) & is_equal(flow.produced(active), sent);
-    let agrees = u32::from(replica.flags / flag::AGREES) & 1;
+    let apart = flow.produced(from) ^ sent | flow.produced(active) ^ sent;
+    let same = is_equal(apart | divergence::apart(replica, flow.replica(active)), 0);
     let stays = u32::from(conditions.state_of(from)) & instance::state::STAYS;
     let lacking = is_before(replica.rcv_nxt, flow.sync.told_ack);
     is_first
         & begins
-        & level
-        & agrees
+        & same
         & is_some(stays)
         & (lacking ^ 1)
         & (is_equal(from.into(), active.into()) ^ 1)

@@ -294,6 +294,30 @@ fn a_new_count_is_everybodys() {
     check(3, &again(same, same.astray()), &[A, B]);
 }
 
+/// Its own is of the stream from the beginning, and nobody else's is.
+#[test]
+fn who_joins_after_a_new_count_has_no_sum() {
+    everywhere(|net| {
+        net.open(2);
+        net.wait(5);
+        let _ = net.syn_ack(A);
+        net.complete();
+        net.check(A, data(10, 90), delivered(10, 0));
+        net.check(A, data(0, 10), delivered(0, 0));
+        net.check_client(ack(100), &[(A, 100)]);
+        net.wait(20);
+        let _ = net.syn_ack(B);
+        net.check(B, data(0, 100), Seen::Turned(100));
+        net.check_client(ack(100), &[(A, 100), (B, 100)]);
+        net.check_warm(&[A, B]);
+        // From here on they are compared.
+        net.check(A, data(100, 10), delivered(100, 0));
+        net.check(B, data(100, 10).astray(), SUPPRESSED);
+        let _ = net.client_says(ack(110));
+        net.check_went_cold(B, Cold::Diverged);
+    });
+}
+
 #[test]
 fn nothing_has_two_sums() {
     everywhere(|net| {

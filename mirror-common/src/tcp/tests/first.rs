@@ -94,6 +94,37 @@ fn nobody_leads_who_has_said_something_else() {
     });
 }
 
+/// The client speaks as soon as it has the answer, and nobody after that until the next one.
+#[test]
+fn who_was_late_may_lead_when_it_has_caught_up() {
+    first(|net| {
+        net.check(A, data(0, 100), delivered(0, 0));
+        let _ = net.client_says(ack(100));
+        net.check(B, data(0, 60), Seen::Turned(60));
+        net.check(B, data(60, 40), Seen::Turned(100));
+        // More than the active replica has said, and only that far was it compared.
+        net.check(C, data(0, 120), SUPPRESSED);
+        net.check(C, data(120, 10), SUPPRESSED);
+        net.check(B, data(100, 50), delivered(100, 0));
+        net.check_stays(B);
+    });
+}
+
+#[test]
+fn who_was_late_and_says_something_else_does_not_lead() {
+    first(|net| {
+        net.check(A, data(0, 100), delivered(0, 0));
+        let _ = net.client_says(ack(100));
+        let _ = net.replica_says(B, data(0, 100).astray());
+        net.check_went_cold(B, Cold::Diverged);
+        // The active replica has gone on meanwhile.
+        net.check(A, data(100, 20), delivered(100, 0));
+        net.check(C, data(0, 100), Seen::Turned(100));
+        net.check(C, data(100, 50), SUPPRESSED);
+        net.check_stays(A);
+    });
+}
+
 /// Who was first to say something else than the others is right, since the client has it.
 #[test]
 fn the_first_answer_is_the_one_that_counts() {
@@ -106,14 +137,17 @@ fn the_first_answer_is_the_one_that_counts() {
     });
 }
 
-/// It has been compared when the client spoke last, and not since.
+/// Also within an answer: who has said all of it so far, and nothing else, may go on with it.
 #[test]
-fn nobody_leads_in_the_middle_of_an_answer() {
+fn who_goes_on_first_leads_in_the_middle_of_an_answer() {
     first(|net| {
         net.check(A, data(0, 100), delivered(0, 0));
         net.check(B, data(0, 100), SUPPRESSED);
-        net.check(B, data(100, 50), SUPPRESSED);
-        net.check(A, data(100, 50), delivered(100, 0));
+        net.check(C, data(0, 100).astray(), SUPPRESSED);
+        net.check(C, data(100, 50), SUPPRESSED);
+        net.check(B, data(100, 50), delivered(100, 0));
+        net.check(A, data(100, 50), SUPPRESSED);
+        net.check(A, data(150, 50), delivered(150, 0));
         net.check_stays(A);
     });
 }
