@@ -34,7 +34,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mirror_common::{event::Event as Report, instance, limits::REPLICAS};
+use mirror_common::{event::Event as Report, limits::REPLICAS};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -44,7 +44,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     clock,
-    connections::{Rescuer, Sweep, Sweeper},
+    connections::{Rescuer, Sweep, Sweeper, rescue::is_lost},
     dataplane::{Dataplane, DataplaneError, SourcePrefix},
     health::watch::Watch,
     metrics::Metrics,
@@ -206,8 +206,11 @@ impl Agent {
                 actions
             }
             Event::Reported(reports) => {
+                let actions = self.state.reported(&reports, now_ns);
+                // Before it is written down: connections wait.
+                self.apply(actions).await;
                 self.log_reports(&reports);
-                self.state.reported(&reports, now_ns)
+                return;
             }
             Event::Probed(instance, ok) => self.state.probed(&instance, ok, now_ns),
             Event::Swept(sweep) => {
@@ -359,7 +362,6 @@ impl Agent {
     fn write_instance(&mut self, place: usize) {
         let instance = &self.state.instances[place];
         let maps = &mut self.dataplane.maps;
-        let is_lost = |state| matches!(state, instance::state::DEAD | instance::state::SUSPECT);
         let before = maps.instance(instance.number);
         let was_lost = before.is_ok_and(|before| is_lost(before.state));
         let written = maps

@@ -2,11 +2,17 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    mem,
     path::Path,
     sync::Arc,
+    thread,
 };
 
-use tokio::sync::{mpsc, watch};
+use mirror_common::event::Event as Report;
+use tokio::{
+    runtime,
+    sync::{mpsc, watch},
+};
 use tracing::warn;
 
 use super::{
@@ -24,7 +30,9 @@ use crate::{
 };
 
 /// Batches of the dataplane's reports that may wait for the loop.
-const REPORTS_QUEUED: usize = 64;
+const REPORTS_QUEUED: usize = 1;
+/// Reports that may wait for a place among those; more stay in the ring buffer.
+const REPORTS_HELD: usize = 16_384;
 
 /// Why the agent cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +62,43 @@ pub struct Started {
     pub metrics: Arc<Metrics>,
     /// Handles of the maps for readers.
     pub maps: crate::dataplane::Maps,
+}
+
+/// Hands on what the programs report, in a thread of its own: connections that have moved do not wait for the agent's loop, which
+/// is busiest when an instance is lost.
+fn listen(
+    dataplane: &Dataplane,
+    rescuer: Rescuer,
+    reports: mpsc::Sender<Vec<Report>>,
+) -> Result<(), StartError> {
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut events = {
+        let _within = runtime.enter();
+        dataplane.events()?
+    };
+    let listening = async move {
+        let mut heard: Vec<Report> = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                // What comes from then on is another agent's.
+                () = reports.closed() => return,
+                place = reports.reserve(), if !heard.is_empty() => match place {
+                    Ok(place) => place.send(mem::take(&mut heard)),
+                    Err(_) => return,
+                },
+                batch = events.next(), if heard.len() < REPORTS_HELD => {
+                    let Ok(batch) = batch else { return };
+                    rescuer.reported(&batch);
+                    heard.extend(batch);
+                }
+            }
+        }
+    };
+    thread::Builder::new()
+        .name("events".to_owned())
+        .spawn(move || runtime.block_on(listening))?;
+    Ok(())
 }
 
 /// Loads, attaches, pins or adopts everything that `config` (of `file`) asks for.
@@ -87,18 +132,8 @@ pub async fn start(
     let (order_sender, orders) = mpsc::channel(64);
     let (sweep_sender, sweeps) = mpsc::channel(1);
     let (report_sender, reports) = mpsc::channel(REPORTS_QUEUED);
-    let mut events = dataplane.events()?;
     let rescuer = Rescuer::start(dataplane.reader()?, dataplane.injector()?)?;
-    let at_once = rescuer.clone();
-    tokio::spawn(async move {
-        while let Ok(batch) = events.next().await {
-            // Not through the loop, which may be busy.
-            at_once.reported(&batch);
-            if report_sender.send(batch).await.is_err() {
-                return;
-            }
-        }
-    });
+    listen(&dataplane, rescuer.clone(), report_sender)?;
     let (views, view_receiver) = watch::channel(Arc::new(View::default()));
     let metrics = Arc::new(Metrics::new());
     let log = Arc::new(EventLog::new(Arc::clone(&metrics)));

@@ -19,6 +19,7 @@ use mirror_common::{
     tcp::{TcpSync, flag, seq, slot},
 };
 
+use super::replay;
 use crate::dataplane::{Entry, FlowTable, address_from};
 
 /// Hop limit of prompts.
@@ -28,6 +29,22 @@ const HOPS: u8 = 64;
 pub(super) fn concerns(entry: &Entry<'_>, lost: u32) -> bool {
     let active = entry.flow.instances.get(usize::from(entry.flow.active));
     is_open(entry) && active.is_some_and(|number| u32::from(*number) == lost)
+}
+
+/// Whether a connection's client waits for what a mirror has already: bytes, or an acknowledgement. If not, the packet that
+/// it waits for, or its own next one, moves the connection by itself.
+pub(super) fn is_urgent(entry: &Entry<'_>) -> bool {
+    let Some(sync) = entry.sync else {
+        return false;
+    };
+    let flow = TcpFlow {
+        flow: *entry.flow,
+        sync: *sync,
+    };
+    let acknowledges = |slot| seq::after(flow.replica(slot).rcv_nxt, sync.told_ack);
+    (0..flow.flow.replicas)
+        .filter(|slot| *slot != flow.flow.active)
+        .any(|slot| acknowledges(slot) || replay::is_ahead(&flow, slot))
 }
 
 /// Whether this is an open mirrored TCP connection of which `number` is a replica.
@@ -304,6 +321,29 @@ pub(super) mod tests {
         check(Some(&sync()), instance::state::DEAD, false, &[(7, asked)]);
         let opposite = [(7, (40_000, 0, 0, 0)), (7, (40_000, 1 << 31, 0, 0))];
         check(None, instance::state::UP, false, &opposite);
+    }
+
+    #[test]
+    fn who_waits_for_what_a_mirror_has_comes_first() {
+        let urgent = |change: fn(&mut TcpSync)| {
+            let mut sync = sync();
+            change(&mut sync);
+            let (key, flow) = (key(), flow());
+            is_urgent(&Entry {
+                table: FlowTable::Mirrored,
+                key: &key,
+                flow: &flow,
+                sync: Some(&sync),
+            })
+        };
+        assert!(!urgent(|_| {}));
+        // The mirror has acknowledged another byte, or said one.
+        assert!(urgent(|sync| sync.replicas[1].rcv_nxt += 1));
+        assert!(urgent(|sync| sync.sent = 510));
+        // It has the client's byte, and waits with the acknowledgement for its application's answer.
+        assert!(!urgent(|sync| sync.client_nxt += 1));
+        // A slot that is not used has said nothing.
+        assert!(!urgent(|sync| sync.replicas[2].snd_nxt = 521 - 500 + 1));
     }
 
     #[test]

@@ -8,6 +8,16 @@ use mirror_common::{
     tcp::seq,
 };
 
+/// Whether a slot may have said what the client was not sent: else nothing is looked for. In the handshake it may have, with
+/// its SYN-ACK.
+pub(super) fn is_ahead(flow: &TcpFlow, slot: u8) -> bool {
+    is_handshake(flow) || seq::after(flow.produced(slot), flow.sync.sent)
+}
+
+fn is_handshake(flow: &TcpFlow) -> bool {
+    flow.flow.state <= state::ANSWERED
+}
+
 /// The frame of a parked segment, if it is `slot`'s, whole, and beyond what the client was sent. In
 /// the handshake that is a SYN-ACK, and no client minds a second one.
 pub(super) fn last_word<'a>(
@@ -17,7 +27,7 @@ pub(super) fn last_word<'a>(
     slot: u8,
 ) -> Option<&'a [u8]> {
     let end = parked.end.wrapping_sub(flow.delta(slot));
-    let unsent = flow.flow.state <= state::ANSWERED || seq::after(end, flow.sync.sent);
+    let unsent = is_handshake(flow) || seq::after(end, flow.sync.sent);
     if !parked.is_of(key, slot) || !unsent {
         return None;
     }

@@ -1,18 +1,20 @@
 //! Makes connections go on at once when their active instance is lost, in a thread of its own.
 //!
 //! An instance that is dead or suspect: each of its connections is prompted ([`super::prompt`]), so
-//! that the dataplane moves it now. Any connection that moved: what its new active replica said
-//! ahead of the old one is said once more ([`super::replay`]). A replica that went cold is prompted
+//! that the dataplane moves it now; first those whose client waits for what another replica has, and the others, most of
+//! which move by themselves meanwhile, a little later. Any connection that moved: what its new active
+//! replica said ahead of the old one is said once more ([`super::replay`]). A replica that went cold is prompted
 //! too: what it answers, the dataplane answers with a reset, and its socket is gone. An instance that
 //! is back: each of its connections is asked whether it is still there, before anybody relies on it. A
 //! machine that began anew answers with a reset, and its replica goes cold.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque, hash_map},
     net::IpAddr,
     ops::ControlFlow,
-    sync::mpsc::{SyncSender, sync_channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
+    time::{Duration, Instant},
 };
 
 use mirror_common::{
@@ -27,16 +29,20 @@ use mirror_common::{
 use tracing::{debug, warn};
 
 use super::{prompt, replay};
-use crate::dataplane::{DataplaneError, FlowTable, Injector, Maps};
+use crate::dataplane::{DataplaneError, Entry, FlowTable, Injector, Maps};
 
 /// Tasks that may wait. Each is a walk over the flows or a batch of reports; beyond that, whoever
 /// asks does not wait either: connections then move at their next packet.
 const TASKS_QUEUED: usize = 1_024;
+/// How long connections nobody waits on are left to move by themselves: until those that are waited on have moved.
+const LEFT_FOR: Duration = Duration::from_millis(50);
+/// How many of them are prompted before it is looked for tasks again.
+const PROMPTED_BETWEEN: usize = 16;
 
 /// What there is to do.
 enum Task {
     /// An instance was lost.
-    Lost { number: u32, is_suspicion: bool },
+    Lost(Loss),
     /// An instance leaves SYNs unanswered.
     Unresponsive(u32),
     /// An instance that was lost serves again.
@@ -58,22 +64,24 @@ impl Rescuer {
         thread::Builder::new()
             .name("rescue".to_owned())
             .spawn(move || {
-                let rescue = Rescue { maps, injector };
-                for task in tasks {
-                    if let Err(error) = rescue.run(task) {
-                        warn!("connections move at their next packet only: {error}");
-                    }
-                }
+                let rescue = Rescue {
+                    maps,
+                    injector,
+                    vnis: Vnis::new(),
+                    left: VecDeque::new(),
+                    failed: None,
+                };
+                rescue.run(&tasks);
             })?;
         Ok(Self(sender))
     }
 
     /// An instance was written as dead or suspect.
     pub fn lost(&self, number: u32, state: u32) {
-        self.send(Task::Lost {
+        self.send(Task::Lost(Loss {
             number,
             is_suspicion: state == instance::state::SUSPECT,
-        });
+        }));
     }
 
     /// An instance leaves SYNs unanswered: handshakes wait for it.
@@ -111,26 +119,74 @@ impl Rescuer {
 struct Rescue {
     maps: Maps,
     injector: Injector,
+    /// As they were when an instance was lost last.
+    vnis: Vnis,
+    /// Connections of lost instances that nobody waits on, in the order in which they are to be prompted.
+    left: VecDeque<Left>,
+    /// What went wrong with them last.
+    failed: Option<DataplaneError>,
+}
+
+/// A connection that is yet to be prompted.
+struct Left {
+    table: FlowTable,
+    key: FlowKey,
+    loss: Loss,
+    /// Not earlier than then.
+    due: Instant,
+}
+
+/// That an instance was lost.
+#[derive(Clone, Copy)]
+struct Loss {
+    number: u32,
+    is_suspicion: bool,
+}
+
+/// Whether a state of an instance is that of a lost one.
+pub fn is_lost(state: u32) -> bool {
+    matches!(state, instance::state::DEAD | instance::state::SUSPECT)
 }
 
 /// Addresses and settings by VNI and the address's place in it, as flow keys have them.
 type Vnis = HashMap<(u16, u8), (IpAddr, Vni)>;
 
+/// Instances by number, each read once.
+type Instances = HashMap<u16, Instance>;
+
 impl Rescue {
-    fn run(&self, task: Task) -> Result<(), DataplaneError> {
+    /// Does what there is to do until nobody can ask for more.
+    fn run(mut self, tasks: &Receiver<Task>) {
+        loop {
+            let task = match self.left.front() {
+                None => tasks.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(left) => {
+                    tasks.recv_timeout(left.due.saturating_duration_since(Instant::now()))
+                }
+            };
+            let done = match task {
+                Ok(task) => self.perform(task),
+                Err(RecvTimeoutError::Timeout) => self.prompt_some(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if let Err(error) = done {
+                warn!("connections move at their next packet only: {error}");
+            }
+        }
+    }
+
+    fn perform(&mut self, task: Task) -> Result<(), DataplaneError> {
         match task {
-            Task::Lost {
-                number,
-                is_suspicion,
-            } => self.lost(number, is_suspicion),
+            Task::Lost(loss) => self.lost(loss),
             Task::Unresponsive(number) => self.release(number),
             Task::Back { number } => self.back(number),
             Task::Moved(keys) => {
                 for key in keys {
                     let is_active = |flow: &Flow, slot| slot == flow.active;
-                    self.replay(FlowTable::Mirrored, &key, is_active)?;
-                    // Refused by one: another's SYN-ACK that was held for the answer.
-                    self.replay(FlowTable::HalfOpen, &key, is_active)?;
+                    if !self.replay(FlowTable::Mirrored, &key, is_active)? {
+                        // Refused by one: another's SYN-ACK that was held for the answer.
+                        self.replay(FlowTable::HalfOpen, &key, is_active)?;
+                    }
                 }
                 Ok(())
             }
@@ -214,63 +270,138 @@ impl Rescue {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Prompts every connection whose active instance is lost.
-    fn lost(&self, lost: u32, is_suspicion: bool) -> Result<(), DataplaneError> {
-        let vnis = self.vnis()?;
-        // Of a flow whose mirrors are shadows nobody takes over: its client is to know.
-        let nobody = HashMap::new();
-        let mut instances: HashMap<u16, Instance> = HashMap::new();
-        let mut sent = 0;
-        let mut failed = None;
+    /// Prompts the connections of a lost instance whose clients wait, and leaves the others for later.
+    fn lost(&mut self, loss: Loss) -> Result<(), DataplaneError> {
+        self.vnis = self.vnis()?;
+        let mut instances = Instances::new();
+        let mut left = VecDeque::new();
+        let (mut hurried, mut failed) = (0, None);
+        let due = Instant::now() + LEFT_FOR;
         self.maps.walk_flows(
             |entry| {
-                let vni = vnis.get(&(entry.key.vni, entry.key.address));
-                let Some((address, vni)) = vni.filter(|_| prompt::concerns(&entry, lost)) else {
-                    return ControlFlow::Continue(());
-                };
-                for number in entry.flow.instances {
-                    if let Ok(found) = self.maps.instance(number.into()) {
-                        instances.insert(number, found);
+                match prompt::concerns(&entry, loss.number) {
+                    true if prompt::is_urgent(&entry) => {
+                        hurried += 1;
+                        let prompted = self.prompt(&entry, loss, &mut instances);
+                        failed = prompted.err().or(failed.take());
                     }
-                }
-                // Bytes before acknowledgements: an answer that arrives first moves the flow too.
-                if entry.sync.is_some() {
-                    let mirrors =
-                        self.replay(entry.table, entry.key, |flow, slot| slot != flow.active);
-                    failed = mirrors.err().or(failed.take());
-                }
-                let heirs = match vni.flags & vni::flag::SHADOW {
-                    0 => &instances,
-                    _ => &nobody,
-                };
-                for (ifindex, frame) in prompt::frames(&entry, *address, heirs, is_suspicion) {
-                    match self.injector.send(ifindex, &frame) {
-                        Ok(()) => sent += 1,
-                        Err(error) => failed = Some(error),
-                    }
+                    true => left.push_back(Left {
+                        table: entry.table,
+                        key: *entry.key,
+                        loss,
+                        due,
+                    }),
+                    false => {}
                 }
                 ControlFlow::Continue(())
             },
             || ControlFlow::Continue(()),
         )?;
-        debug!(instance = lost, sent, "prompts");
-        self.release(lost)?;
+        debug!(
+            instance = loss.number,
+            hurried,
+            left = left.len(),
+            "prompts"
+        );
+        self.left.append(&mut left);
+        self.release(loss.number)?;
         failed.map_or(Ok(()), Err)
     }
 
+    /// Prompts some of the connections that are left. What failed is told when none is left: once, and not for each.
+    fn prompt_some(&mut self) -> Result<(), DataplaneError> {
+        let mut instances = Instances::new();
+        let some = self.left.len().min(PROMPTED_BETWEEN);
+        for left in self.left.drain(..some).collect::<Vec<_>>() {
+            let prompted = self.prompt_left(&left, &mut instances);
+            self.failed = prompted.err().or(self.failed.take());
+        }
+        match self.left.is_empty() {
+            true => self.failed.take().map_or(Ok(()), Err),
+            false => Ok(()),
+        }
+    }
+
+    /// Prompts a connection that was left, unless it has moved or its instance serves again.
+    fn prompt_left(&self, left: &Left, instances: &mut Instances) -> Result<(), DataplaneError> {
+        let Left {
+            table, key, loss, ..
+        } = left;
+        let state = self.instance(loss.number as u16, instances)?.state;
+        let (plain, mirrored) = match table {
+            FlowTable::Mirrored => (None, self.maps.tcp_flow(*table, key)?),
+            _ => (self.maps.flow(*table, key)?, None),
+        };
+        let Some(flow) = mirrored
+            .as_ref()
+            .map_or(plain.as_ref(), |flow| Some(&flow.flow))
+        else {
+            return Ok(());
+        };
+        let entry = Entry {
+            table: *table,
+            key,
+            flow,
+            sync: mirrored.as_ref().map(|flow| &flow.sync),
+        };
+        match is_lost(state) && prompt::concerns(&entry, loss.number) {
+            true => self.prompt(&entry, *loss, instances),
+            false => Ok(()),
+        }
+    }
+
+    /// An instance's entry, read once for many connections.
+    fn instance(&self, number: u16, read: &mut Instances) -> Result<Instance, DataplaneError> {
+        Ok(match read.entry(number) {
+            hash_map::Entry::Occupied(known) => *known.get(),
+            hash_map::Entry::Vacant(place) => *place.insert(self.maps.instance(number.into())?),
+        })
+    }
+
+    /// Prompts one connection of a lost instance.
+    fn prompt(
+        &self,
+        entry: &Entry<'_>,
+        loss: Loss,
+        instances: &mut Instances,
+    ) -> Result<(), DataplaneError> {
+        let Some((address, vni)) = self.vnis.get(&(entry.key.vni, entry.key.address)) else {
+            return Ok(());
+        };
+        // Bytes before acknowledgements: an answer that arrives first moves the flow too.
+        if entry.sync.is_some() {
+            self.replay(entry.table, entry.key, |flow, slot| slot != flow.active)?;
+        }
+        for number in entry.flow.instances {
+            self.instance(number, instances)?;
+        }
+        // Of a flow whose mirrors are shadows nobody takes over: its client is to know.
+        let nobody = Instances::new();
+        let heirs = match vni.flags & vni::flag::SHADOW {
+            0 => &*instances,
+            _ => &nobody,
+        };
+        for (ifindex, frame) in prompt::frames(entry, *address, heirs, loss.is_suspicion) {
+            self.injector.send(ifindex, &frame)?;
+        }
+        Ok(())
+    }
+
     /// Lets the programs take in the last words of the `chosen` slots of a flow once more, if the
-    /// client lacks them.
+    /// client lacks them. Whether there is such a flow.
     fn replay(
         &self,
         table: FlowTable,
         key: &FlowKey,
         chosen: impl Fn(&Flow, u8) -> bool,
-    ) -> Result<(), DataplaneError> {
+    ) -> Result<bool, DataplaneError> {
         // As it is now: it may have moved since it was met on a walk.
         let Some(flow) = self.maps.tcp_flow(table, key)? else {
-            return Ok(());
+            return Ok(false);
         };
-        for slot in (0..flow.flow.replicas).filter(|slot| chosen(&flow.flow, *slot)) {
+        let slots = 0..flow.flow.replicas;
+        for slot in slots.filter(|slot| chosen(&flow.flow, *slot) && replay::is_ahead(&flow, *slot))
+        {
             let (first, second) = places(steering::hash(key), slot);
             for place in [first, second] {
                 let parked = self.maps.parked(place)?;
@@ -281,6 +412,6 @@ impl Rescue {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 }

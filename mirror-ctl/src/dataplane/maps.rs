@@ -29,6 +29,9 @@ use super::{
 /// So many vitals are read by a call each.
 const VITALS_ONE_BY_ONE: usize = 16;
 
+/// VNI addresses read by one call.
+const VNIS_AT_ONCE: usize = 1_024;
+
 /// Handles of all maps. Each thread that needs some opens its own.
 pub struct Maps {
     pub(super) vnis: HashMap<MapData, VniKey, Vni>,
@@ -54,6 +57,7 @@ pub struct Maps {
 
 /// Some maps once more, for calls that aya has no wrapper for.
 pub(super) struct Descriptors {
+    vnis: MapData,
     pub(super) steering: MapData,
     pub(super) set_ports: MapData,
     vitals: MapData,
@@ -96,6 +100,7 @@ impl Maps {
             half_open: open_map(pins, "HALF_OPEN")?,
             datagram_flows: open_map(pins, "DATAGRAM_FLOWS")?,
             descriptors: Descriptors {
+                vnis: open_data(pins, "VNIS")?,
                 steering: open_data(pins, "STEERING")?,
                 set_ports: open_data(pins, "SET_PORTS")?,
                 vitals: open_data(pins, "VITALS")?,
@@ -176,12 +181,14 @@ impl Maps {
 
     /// All VNI addresses.
     pub fn vnis(&self) -> Result<Vec<(IpAddr, Vni)>, DataplaneError> {
-        let entries: Result<Vec<_>, _> = self.vnis.iter().collect();
-        let entries = entries.on_map("VNIS", "read")?;
-        Ok(entries
-            .into_iter()
-            .map(|(key, vni)| (address_from(&key.address), vni))
-            .collect())
+        let mut vnis = Vec::new();
+        let mut walk = Walk::<VniKey, Vni>::new(VNIS_AT_ONCE);
+        let map = &self.descriptors.vnis;
+        while let Some((keys, values)) = walk.next(map.fd()).path("read map", "VNIS")? {
+            let addresses = keys.iter().map(|key| address_from(&key.address));
+            vnis.extend(addresses.zip(values.iter().copied()));
+        }
+        Ok(vnis)
     }
 
     /// Says how many new flows of a VNI get mirrors in a second; `None`: all of them. A limit that is there already is left as
