@@ -1,6 +1,7 @@
 //! One fault under load, from an empty machine to a verdict: network, servers,
 //! agent, traffic, then the fault, and what became of every connection.
 
+mod load;
 pub mod outcome;
 pub mod predicted;
 
@@ -17,6 +18,7 @@ use crate::topology::config::Config;
 use crate::topology::{Family, Topology};
 use crate::traffic::program::{Client, serve, service};
 use crate::traffic::report::Progress;
+use load::Load;
 use outcome::{Evidence, Outcome};
 
 /// How many instances a scenario has.
@@ -244,17 +246,9 @@ fn connect(
 ) -> Result<(Client, Vec<String>)> {
     stage.enter("connecting");
     // The instance that serves most of them serves at least its share.
-    let connections = (plan.connections * INSTANCES).to_string();
-    let arguments = [
-        "--connections",
-        &connections,
-        // Together about 15 MB/s, each byte made and checked by programs that share two small
-        // cores with three servers' kernels: more, and what is measured is the scheduler.
-        "--download-rate",
-        "64000",
-        "--upload-rate",
-        "48000",
-    ];
+    let connections = plan.connections * INSTANCES;
+    let arguments = Load::of(connections).arguments();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let client = Client::start(&topology.client, service(plan.family), &arguments)?;
     let failed = client.running.failed;
     ensure!(

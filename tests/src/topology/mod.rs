@@ -449,6 +449,8 @@ fn prepare(namespace: &Namespace) -> Result<()> {
     sysctl::set(
         namespace,
         &[
+            // Linux's own default, whatever this machine's is: when TCP sends depends on it.
+            ("net.ipv4.tcp_congestion_control", "cubic"),
             ("net.ipv4.conf.all.rp_filter", "0"),
             ("net.ipv4.conf.default.rp_filter", "0"),
             ("net.ipv6.conf.all.accept_dad", "0"),

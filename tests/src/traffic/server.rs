@@ -11,7 +11,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use socket2::{Domain, Socket, Type};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, Interest};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{interval, sleep};
@@ -22,6 +22,10 @@ use super::wire::{Header, Order, Receipt, Tally};
 use crate::clock::monotonic_ns;
 
 const BACKLOG: i32 = 4096;
+/// A connection's own memory. Whatever a process has must be given back before its kernel closes its connections, so
+/// thousands of them had better have little.
+const BUFFER: usize = 4 * 1024;
+/// Bytes of a reply that are written at a time.
 const CHUNK: usize = 16 * 1024;
 const LEAK_TICK: Duration = Duration::from_millis(20);
 
@@ -96,13 +100,12 @@ struct Session {
     tally: Tally,
     expected: Stream,
     altered: u64,
-    chunk: Vec<u8>,
 }
 
 impl Session {
     async fn run(connection: TcpStream) -> io::Result<()> {
         connection.set_nodelay(true)?;
-        let mut connection = BufReader::with_capacity(CHUNK, connection);
+        let mut connection = BufReader::with_capacity(BUFFER, connection);
         let mut bytes = [0; Header::LENGTH];
         connection.read_exact(&mut bytes).await?;
         let header = Header::decode(&bytes).ok_or_else(|| bad("header"))?;
@@ -114,7 +117,6 @@ impl Session {
             tally,
             expected,
             altered: 0,
-            chunk: vec![0; CHUNK],
         };
         while let Some(order) = session.order().await? {
             session.body(order.body as usize).await?;
@@ -140,13 +142,15 @@ impl Session {
 
     async fn body(&mut self, mut left: usize) -> io::Result<()> {
         while left > 0 {
-            let part = left.min(CHUNK);
-            let part = self.connection.read(&mut self.chunk[..part]).await?;
-            if part == 0 {
+            let bytes = self.connection.fill_buf().await?;
+            if bytes.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            self.tally.add(&self.chunk[..part]);
-            self.altered += self.expected.differing(&self.chunk[..part]);
+            let bytes = &bytes[..left.min(bytes.len())];
+            self.tally.add(bytes);
+            self.altered += self.expected.differing(bytes);
+            let part = bytes.len();
+            self.connection.consume(part);
             left -= part;
         }
         Ok(())
@@ -155,14 +159,15 @@ impl Session {
     async fn reply(&mut self, mut left: usize) -> io::Result<()> {
         let receipt = self.tally.receipt(self.altered);
         let mut stream = receipt.stream();
-        self.chunk[..Receipt::LENGTH].copy_from_slice(&receipt.encode());
+        let mut chunk = vec![0; CHUNK.min(Receipt::LENGTH + left)];
+        chunk[..Receipt::LENGTH].copy_from_slice(&receipt.encode());
         let mut start = Receipt::LENGTH;
         loop {
-            let part = left.min(CHUNK - start);
-            stream.fill(&mut self.chunk[start..start + part]);
+            let part = left.min(chunk.len() - start);
+            stream.fill(&mut chunk[start..start + part]);
             self.connection
                 .get_mut()
-                .write_all(&self.chunk[..start + part])
+                .write_all(&chunk[..start + part])
                 .await?;
             left -= part;
             start = 0;

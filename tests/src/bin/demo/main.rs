@@ -41,7 +41,8 @@ struct Cli {
     /// Write the results here.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// The least number of connections that each scenario's fault must hit.
+    /// The least number of connections that each scenario's fault must hit. Beyond 200, each does less, so that two processors
+    /// bear all of them.
     #[arg(long, value_name = "N", default_value_t = 200)]
     connections: usize,
     /// Mirrors of each connection.

@@ -27,7 +27,7 @@ use meter::{Meter, Moments};
 use profiles::Session;
 
 /// How many connections are being made at the same time.
-const CONNECTING_MAX: usize = 64;
+const CONNECTING_MAX: usize = 16;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 

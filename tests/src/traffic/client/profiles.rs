@@ -163,12 +163,12 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Turns at a steady rate from a random one on. One that comes late moves
-    /// the others: time that was lost is not caught up by a burst.
+    /// Turns at a steady rate from a random one on. Those that are missed are not made up for by a burst, and the others stay where
+    /// they are: else all that a hiccup has delayed would march in step from then on.
     fn ticks(&mut self, period: Duration) -> tokio::time::Interval {
         let first = tokio::time::Instant::now() + period.mul_f64(self.random.f64());
         let mut ticks = interval_at(first, period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         ticks
     }
 
