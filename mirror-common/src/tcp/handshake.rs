@@ -229,7 +229,9 @@ fn answer(flow: &mut TcpFlow, packet: &Segment) -> Output {
         }
     }
     flow.sync.told_ack = packet.ack;
-    flow.sync.told_edge = packet.ack.wrapping_add(u32::from(window));
+    // A mirror with a smaller window may have joined since the client was told first, and it goes by what it was told.
+    let edge = packet.ack.wrapping_add(u32::from(window));
+    flow.sync.told_edge = seq::max(flow.sync.told_edge, edge);
     Output {
         verdict: Verdict::ToClient,
         seq: flow.sync.isn,

@@ -191,6 +191,25 @@ fn a_late_mirror_joins_while_the_client_has_sent_nothing() {
     });
 }
 
+/// Its SYN-ACK comes again with the mirror's smaller window, and the client has gone by the first one already.
+#[test]
+fn what_the_client_sends_by_its_first_window_is_taken_in() {
+    everywhere(|net| {
+        net.open(2);
+        net.wait(5);
+        let first = net.syn_ack(A);
+        check_opened(net, first, A);
+        let mut small = net.syn_ack_of(B);
+        small.window = 1_000;
+        let _ = net.replica_segment(B, &small);
+        assert_eq!(net.syn_ack(A).window, 1_000);
+        net.complete();
+        net.check_client(data(0, 2_000), &[(A, 0), (B, 0)]);
+        net.check(A, ack(0).acks(2_000), Seen::Dropped(Reason::AckHeld));
+        net.check(B, ack(0).acks(2_000), Seen::Acked(2_000));
+    });
+}
+
 /// A full listen queue: the instance lives, and answers no SYN.
 #[test]
 fn a_mirror_that_leaves_syns_unanswered_is_not_waited_for() {
