@@ -31,6 +31,8 @@ fn the_agent_keeps_the_rights_that_it_needs_and_its_api_none() {
     calmly(|| {
         let site = Site::alone(2);
         let mut agent = site.agent(&site.config());
+        // Who answers has given its rights up.
+        agent.text(&["status"]).unwrap();
         let threads = threads(agent.pid().unwrap());
         let (mut names, mut main) = (Vec::new(), 0);
         for (name, status) in &threads {
