@@ -11,6 +11,7 @@ mod hostile;
 mod hosts;
 mod lag;
 mod last_use;
+mod late;
 mod resets;
 mod say;
 mod shadow;
