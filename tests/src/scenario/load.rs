@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::traffic::Mix;
+use crate::traffic::{Mix, Profile};
 
 /// So many connections may do what connections do: together about 15 MB/s, each byte made and checked by programs that share
 /// two small processors with three servers' kernels. More, and what is measured is the scheduler.
@@ -11,8 +11,8 @@ const THINK: Duration = Duration::from_millis(100);
 /// Pauses of up to one and a half of it end within the time in which waits count as the fault's.
 const THINK_MAX: Duration = Duration::from_millis(450);
 /// Of a hundred connections.
-const STREAMS: usize = 15;
-const HUNDRED: usize = 100;
+const STREAMS: u32 = 15;
+const HUNDRED: u32 = 100;
 const DOWNLOAD_BYTES_S: u32 = 64_000;
 const UPLOAD_BYTES_S: u32 = 48_000;
 
@@ -28,15 +28,19 @@ impl Load {
     /// Of so many connections: beyond [`FULL`] requests come more seldom, and there are no more downloads and uploads.
     pub(super) fn of(connections: usize) -> Self {
         let times = connections.max(FULL) as f64 / FULL as f64;
-        let streams = ((STREAMS as f64 / times).round() as usize).max(1);
+        let streams = ((f64::from(STREAMS) / times).round() as u32).max(1);
         // Of the others as many ask as do of the usual mix: four of seven.
         let others = HUNDRED - 2 * streams;
         let requests = others * 4 / 7;
-        let idle = others - requests;
-        let mix = format!("request={requests},download={streams},upload={streams},idle={idle}");
+        let mix = Mix::of([
+            (Profile::Request, requests),
+            (Profile::Download, streams),
+            (Profile::Upload, streams),
+            (Profile::Idle, others - requests),
+        ]);
         Self {
             connections,
-            mix: mix.parse().unwrap_or_default(),
+            mix,
             think: THINK.mul_f64(times).min(THINK_MAX),
         }
     }

@@ -59,6 +59,12 @@ impl fmt::Display for Profile {
 pub struct Mix(Vec<(Profile, u32)>);
 
 impl Mix {
+    /// Profiles with their shares, not all of which are 0.
+    #[must_use]
+    pub fn of(shares: impl Into<Vec<(Profile, u32)>>) -> Self {
+        Self(shares.into())
+    }
+
     /// All connections of one profile.
     #[must_use]
     pub fn only(profile: Profile) -> Self {
@@ -89,12 +95,7 @@ impl Mix {
 impl Default for Mix {
     fn default() -> Self {
         use Profile::{Download, Idle, Request, Upload};
-        Self(vec![
-            (Request, 40),
-            (Download, 15),
-            (Upload, 15),
-            (Idle, 30),
-        ])
+        Self::of([(Request, 40), (Download, 15), (Upload, 15), (Idle, 30)])
     }
 }
 
