@@ -32,8 +32,8 @@ fn caught(found: &Judgement) -> ([f64; 2], [f64; 2]) {
 #[test]
 fn the_corpus_is_whole() {
     let found = evaluate(&held_out(), None, 1);
-    assert!(found.instance_hours >= 13.0, "{}", found.instance_hours);
-    assert!(found.failures >= 35, "{}", found.failures);
+    assert!(found.instance_hours >= 20.0, "{}", found.instance_hours);
+    assert!(found.failures >= 60, "{}", found.failures);
     let families: Vec<_> = found.families.iter().map(|f| f.family.as_str()).collect();
     for family in [
         "cpu-ramp",
@@ -64,7 +64,7 @@ fn layer_a_alone_catches_real_faults() {
         "layer A: {at_tenth:.3} at 0.1, {at_half:.3} at 0.5; {:?}",
         found.abrupt
     );
-    assert!(at_tenth >= 0.45 && at_half >= 0.75, "{at_tenth} {at_half}");
+    assert!(at_tenth >= 0.7 && at_half >= 0.85, "{at_tenth} {at_half}");
     // Without mirrors, and the agent told to be patient: by the silence alone.
     assert!(found.abrupt.detected >= 0.4, "{:?}", found.abrupt);
 }
@@ -81,9 +81,9 @@ fn a_model_adds_to_layer_a_and_takes_nothing_away() {
     let found = evaluate(&held_out(), Some(&Arc::new(model)), 1);
     let (fused, alone) = caught(&found);
     println!("fused {fused:?}, layer A {alone:?}");
-    assert!(fused[0] >= 0.5 && fused[1] >= 0.8, "{fused:?}");
+    assert!(fused[0] >= 0.8 && fused[1] >= 0.85, "{fused:?}");
     assert!(
-        fused[0] >= alone[0] - 0.05 && fused[1] >= alone[1] - 0.05,
+        fused[0] >= alone[0] && fused[1] >= alone[1],
         "{fused:?} {alone:?}"
     );
 }

@@ -14,7 +14,8 @@ use crate::program;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask record-faults tests/recordings --minutes 22       the whole corpus
+  cargo xtask record-faults DIR --minutes 25 -- --services 12 --seed 32 --part held-out
+                                                                a corpus to judge by
   cargo xtask record-faults /tmp/leak --minutes 6 --family memory-leak
   mirror-ctl health eval --recordings tests/recordings/held-out what layer A alone makes of it")]
 pub(crate) struct Args {

@@ -255,7 +255,7 @@ pub(super) const ROWS: &[(&str, How)] = &[
     // Soak runs, recordings
     ("cargo xtask soak --minutes 60 --json soak.json", How::Xtask),
     (
-        "cargo xtask record-faults tests/recordings --minutes 22",
+        "cargo xtask record-faults DIR --minutes 25 -- --services 12 --seed 32 --part held-out",
         How::Xtask,
     ),
 ];

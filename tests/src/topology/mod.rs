@@ -446,11 +446,13 @@ fn link_prepared(
 }
 
 fn prepare(namespace: &Namespace) -> Result<()> {
+    // Linux's own default, whatever this machine's is: when TCP sends depends on it. A namespace may only have what the machine
+    // allows to all, which is reno if nothing else.
+    let control = |name| sysctl::set(namespace, &[("net.ipv4.tcp_congestion_control", name)]);
+    control("cubic").or_else(|_| control("reno"))?;
     sysctl::set(
         namespace,
         &[
-            // Linux's own default, whatever this machine's is: when TCP sends depends on it.
-            ("net.ipv4.tcp_congestion_control", "cubic"),
             ("net.ipv4.conf.all.rp_filter", "0"),
             ("net.ipv4.conf.default.rp_filter", "0"),
             ("net.ipv6.conf.all.accept_dad", "0"),

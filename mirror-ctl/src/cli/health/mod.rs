@@ -210,7 +210,7 @@ struct Train {
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     /// Learn from recordings: files, or folders such as the agent's own (may be repeated). Failures are what the agent
-    /// saw fail, and what was measured of refusals and latency.
+    /// saw fail, and what was measured of refusals and latency; of recordings with labels, what their clients got.
     #[arg(long, value_name = "DIR|FILE", num_args = 1..)]
     recordings: Vec<PathBuf>,
     /// Learn from the simulated corpus as well.

@@ -10,18 +10,26 @@ use anyhow::{Context, Result, bail};
 
 use crate::health::{
     learning::{
-        recorded::{Stretch, stretches},
+        recorded::{Stretch, Unfit, stretches},
         rotation,
     },
     recording::Recording,
+    truth::store::{self, Labelled},
 };
 
 const EXTENSION: &str = "rec";
 
-/// Everything that was recorded there. The files of one VNI in a folder are one recording.
+/// Everything that was recorded there. The files of one VNI in a folder are one recording. Of recordings with the truth
+/// beside them, who failed is known from there.
 pub(super) fn load(places: &[PathBuf]) -> Result<Vec<Stretch>> {
     let mut all = Vec::new();
     for place in places {
+        if store::is_in(place) {
+            for of in store::load(place)? {
+                all.extend(told(&of).with_context(|| of.name.clone())?);
+            }
+            continue;
+        }
         for files in recordings(place)? {
             let mut moments = Vec::new();
             for file in &files {
@@ -45,6 +53,22 @@ pub(super) fn load(places: &[PathBuf]) -> Result<Vec<Stretch>> {
         }
     }
     Ok(all)
+}
+
+fn told(of: &Labelled) -> Result<Vec<Stretch>, Unfit> {
+    let at = |second: usize| of.label.from_ms + second as u64 * 1_000;
+    let failures: Vec<_> = of
+        .label
+        .failures
+        .iter()
+        .map(|failure| {
+            let time_ms = at(failure.from_s)..at(failure.until_s);
+            (failure.instance.as_str(), time_ms)
+        })
+        .collect();
+    let mut stretches = stretches(&of.recording.moments)?;
+    stretches.iter_mut().for_each(|s| s.tell(&failures));
+    Ok(stretches)
 }
 
 /// A file by itself; of a folder those of each VNI together, in their order, and others by themselves.

@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -36,9 +37,7 @@ fn with_network(usage: Usage, file: &dyn Fn(&str) -> Option<String>) -> Usage {
     let counted = || {
         let processes = file("cgroup.procs")?;
         let process = Path::new("/proc").join(processes.lines().next()?);
-        let own = fs::read_link(process.join("ns/net")).ok()?;
-        let is_hosts = own == fs::read_link("/proc/self/ns/net").ok()?;
-        if is_hosts {
+        if network(&process)? == network(Path::new("/proc/self"))? {
             return None;
         }
         let [snmp, netstat] = ["net/snmp", "net/netstat"].map(|name| text(&process.join(name)));
@@ -52,6 +51,13 @@ fn with_network(usage: Usage, file: &dyn Fn(&str) -> Option<String>) -> Usage {
         })
     };
     counted().unwrap_or(usage)
+}
+
+/// What tells a process's network from others: each has a file of counters of its own. Whoever may not trace a process may
+/// not read its `ns/net`, and the agent may not.
+fn network(process: &Path) -> Option<u64> {
+    let counters = fs::metadata(process.join("net/snmp"));
+    counters.ok().map(|counters| counters.ino())
 }
 
 /// A counter of `/proc/net`: a line of names is followed by one of numbers, both beginning with their group's name.

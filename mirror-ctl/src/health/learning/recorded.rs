@@ -1,6 +1,6 @@
 //! From recordings to lessons: readings by second, what became of each instance, and which part each minute is for. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use super::{
     fate::{Fate, Seen},
@@ -50,10 +50,36 @@ pub enum Unfit {
 /// Instances, each other's peers, recorded without a pause.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stretch {
+    /// When its first second is, ms since 1970.
+    pub from_ms: u64,
     /// Their names.
     pub names: Vec<String>,
     /// By instance and second.
     pub seconds: Vec<Vec<Second>>,
+    /// By instance, what became of it.
+    fared: Vec<Fared>,
+}
+
+/// What became of an instance: by second whether it was failing or had not recovered, and when it began to.
+type Fared = (Vec<bool>, Vec<usize>);
+
+impl Stretch {
+    /// Takes who failed when, name and ms since 1970, from somebody who knows it better than the agent: the clients.
+    pub fn tell(&mut self, failures: &[(&str, Range<u64>)]) {
+        for (name, (failing, onsets)) in self.names.iter().zip(&mut self.fared) {
+            failing.fill(false);
+            onsets.clear();
+            for (_, time_ms) in failures.iter().filter(|(of, _)| of == name) {
+                let second = |ms: u64| (ms.saturating_sub(self.from_ms) + 500) / 1_000;
+                let [from, until] =
+                    [time_ms.start, time_ms.end].map(|ms| (second(ms) as usize).min(failing.len()));
+                if from < until && time_ms.start >= self.from_ms {
+                    onsets.push(from);
+                }
+                failing[from..until].fill(true);
+            }
+        }
+    }
 }
 
 /// Cuts recordings of one VNI, one after the other in time, into stretches of readings a second apart.
@@ -95,10 +121,15 @@ fn stretch(moments: &[Moment]) -> Result<Stretch, Unfit> {
             of_it[second].add(reading, fate.map_or(Seen::WELL, |(_, seen)| *seen));
         }
     }
-    let mut stretch = Stretch::default();
+    let mut stretch = Stretch {
+        from_ms: first.time_ms,
+        ..Stretch::default()
+    };
     for (name, heard) in heard {
+        let seconds = by_second(&heard);
         stretch.names.push(name.to_owned());
-        stretch.seconds.push(by_second(&heard));
+        stretch.fared.push(onsets(&seconds));
+        stretch.seconds.push(seconds);
     }
     Ok(stretch)
 }
@@ -217,7 +248,7 @@ fn teach(
     to: &mut Parts,
     found: &mut Found,
 ) {
-    let fared: Vec<_> = stretch.seconds.iter().map(|s| onsets(s)).collect();
+    let fared = &stretch.fared;
     let length = stretch.seconds.first().map_or(0, Vec::len);
     found.seconds += (length * stretch.names.len()) as u64;
     found.failures += fared.iter().map(|(_, onsets)| onsets.len()).sum::<usize>();
@@ -241,7 +272,7 @@ fn teach(
         .collect();
     let courses: Vec<_> = readings
         .iter()
-        .zip(&fared)
+        .zip(fared)
         .map(|(readings, (_, onsets))| Course { readings, onsets })
         .collect();
     let names: Vec<&str> = stretch.names.iter().map(String::as_str).collect();

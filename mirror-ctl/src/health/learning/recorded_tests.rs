@@ -171,3 +171,29 @@ fn one_failure_is_not_enough_unless_there_is_more_to_learn_from() {
     let (parts, _) = parts(&recorded, false, || {}).unwrap();
     assert!(parts.learned.positives() > 0);
 }
+
+#[test]
+fn clients_know_better_who_failed() {
+    // By what the agent saw it failed at the third second; by what its clients got, at the sixth, for four.
+    let fate = |second| match second {
+        3 => Fate::Failed,
+        _ => Fate::Serving,
+    };
+    let moments: Vec<_> = (0..20)
+        .map(|second| moment(50_000 + second * 1_000, 0.5, fate(second)))
+        .collect();
+    let mut stretch = stretches(&moments).unwrap().remove(0);
+    assert_eq!(stretch.fared[0].1, [3]);
+    let failures = [
+        // Of before it, of another, and one that goes on beyond the end.
+        ("a", 40_000..49_000),
+        ("b", 52_000..60_000),
+        ("a", 56_000..60_000),
+        ("a", 68_000..90_000),
+    ];
+    stretch.tell(&failures);
+    let (failing, onsets) = &stretch.fared[0];
+    assert_eq!(onsets, &[6, 18]);
+    let found: Vec<usize> = (0..20).filter(|second| failing[*second]).collect();
+    assert_eq!(found, [6, 7, 8, 9, 18, 19]);
+}

@@ -1,14 +1,12 @@
 //! Which signals moved a score: what the risk would be if a signal were as usual.
 //!
-//! By ablation, since that asks nothing of the model and is true of the fused score, layer A included in what it
-//! sees; it costs a prediction a signal, and is done when somebody asks.
+//! By ablation, since that asks nothing of the model and is true of the fused score, layer A included; it costs a prediction
+//! a signal, and is done when somebody asks.
 
 use serde::Serialize;
 
 use super::{
-    engine::urgency,
     features::{self, Row, WIDTH},
-    model::Model,
     signal::Signal,
 };
 
@@ -25,21 +23,6 @@ pub struct Reason {
     pub peers: f32,
 }
 
-/// Signals by how much they raise the model's risk, the greatest first; those that do not are left out.
-#[must_use]
-pub fn explain(model: &Model, row: &Row) -> Vec<Reason> {
-    let risk = urgency(model.predict(row));
-    greatest_first(Signal::ALL.into_iter().map(|signal| {
-        let (without, level, peers) = without(row, signal);
-        Reason {
-            signal: signal.name(),
-            risk: risk - urgency(model.predict(&without)),
-            level,
-            peers,
-        }
-    }))
-}
-
 /// The reasons that count, in order.
 pub(super) fn greatest_first(reasons: impl Iterator<Item = Reason>) -> Vec<Reason> {
     let mut reasons: Vec<Reason> = reasons.filter(|reason| reason.risk > 1e-4).collect();
@@ -47,65 +30,44 @@ pub(super) fn greatest_first(reasons: impl Iterator<Item = Reason>) -> Vec<Reaso
     reasons
 }
 
-/// The row with a signal as usual, and how unusual it was.
-fn without(row: &Row, signal: Signal) -> (Row, f32, f32) {
+/// The row as if a signal were as usual.
+pub(super) fn as_usual(row: &Row, signal: Signal) -> Row {
     let mut row = *row;
-    let (mut level, mut peers) = (0.0, 0.0);
     for (feature, value) in row.iter_mut().enumerate().take(WIDTH) {
-        let (of, name) = features::name(feature);
-        if of != Some(signal) {
-            continue;
+        if features::name(feature).0 == Some(signal) {
+            *value = 0.0;
         }
-        match name {
-            "level" => level = *value,
-            "peers" => peers = *value,
-            _ => {}
-        }
-        *value = 0.0;
     }
-    (row, level, peers)
+    row
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::predict::{
-        calibrate::Calibration,
-        forest::{Forest, Node},
-        model::{Card, Hazard},
-    };
 
     #[test]
-    fn the_signal_that_a_tree_asked_is_the_reason() {
-        let names = features::names();
-        let feature = names.iter().position(|name| name == "memory_share.slope");
-        let root = Node {
-            value: 1.0,
-            feature: feature.unwrap() as u32,
-            left: 1,
-            right: 2,
+    fn only_the_signal_is_as_usual() {
+        let row = as_usual(&[3.0; WIDTH], Signal::Memory);
+        for (name, value) in features::names().iter().zip(row) {
+            let expected = if name.starts_with("memory_share.") {
+                0.0
+            } else {
+                3.0
+            };
+            assert_eq!(value, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn reasons_in_order() {
+        let reason = |risk| Reason {
+            signal: Signal::Memory.name(),
+            risk,
+            level: 0.0,
+            peers: 0.0,
         };
-        let mut forest = Forest::default();
-        forest.add(&[root, Node::leaf(-3.0), Node::leaf(3.0)]);
-        let hazard = Hazard {
-            forest,
-            bias: 0.0,
-            calibration: Calibration::Platt {
-                slope: 1.0,
-                intercept: 0.0,
-            },
-        };
-        let model = Model {
-            hazards: std::array::from_fn(|_| hazard.clone()),
-            card: Card::default(),
-            reference: None,
-        };
-        let mut row = [0.0; WIDTH];
-        row[feature.unwrap()] = 5.0;
-        row[0] = 50.0;
-        let reasons = explain(&model, &row);
-        assert_eq!(reasons.len(), 1);
-        assert_eq!(reasons[0].signal, "memory_share");
-        assert!(reasons[0].risk > 0.03);
+        let found = greatest_first([0.1, -0.2, 0.3, 0.0].map(reason).into_iter());
+        let risks: Vec<f32> = found.iter().map(|reason| reason.risk).collect();
+        assert_eq!(risks, [0.3, 0.1]);
     }
 }

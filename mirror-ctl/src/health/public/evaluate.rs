@@ -35,7 +35,7 @@ const CHANCE_MIN: f32 = 1e-4;
 /// Two, from which [`learn`] chooses on what it may learn from: whether the trees are listened to.
 fn priors(settings: &Settings) -> ([Prior; 2], f32) {
     let (mean, deviation) = match settings.task {
-        Task::Soon => ([1.0, 0.25, 0.5], [0.02, 0.02, 0.4]),
+        Task::Soon => ([1.0, 0.1, 0.5], [0.02, 0.02, 0.4]),
         Task::Onset => ([0.1, 1.0, 0.5], [0.1, 0.3, 0.4]),
     };
     // Between servers classes are weighed alike, and the rate is put back as a constant: the rate of a few other

@@ -98,7 +98,7 @@ pub struct Judgement {
     pub unexplained: usize,
     /// False alarms per instance-hour that recall is given at.
     pub false_alarms_per_instance_hour: [f64; 2],
-    /// Both layers; rows by the greater risk.
+    /// Both layers; rows by the fused risk.
     pub fused: View,
     /// Layer A alone.
     pub layer_a: View,

@@ -46,8 +46,18 @@ pub struct Labelled {
     pub label: Label,
 }
 
+/// Whether there is a recording with the truth in a folder or in the folders in it.
+#[must_use]
+pub fn is_in(folder: &Path) -> bool {
+    files(folder).is_ok()
+}
+
 /// Reads every recording of a folder and of the folders in it, in the order of their names.
 pub fn load(folder: &Path) -> Result<Vec<Labelled>, StoreError> {
+    files(folder)?.iter().map(|file| read(file)).collect()
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let mut files = Vec::new();
     let io = |error| StoreError::Io(folder.to_owned(), error);
     for entry in fs::read_dir(folder).map_err(io)? {
@@ -62,7 +72,7 @@ pub fn load(folder: &Path) -> Result<Vec<Labelled>, StoreError> {
     if files.is_empty() {
         return Err(StoreError::None(folder.to_owned()));
     }
-    files.iter().map(|file| read(file)).collect()
+    Ok(files)
 }
 
 fn recordings(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {

@@ -68,6 +68,9 @@ struct Record {
     /// How many services at once.
     #[arg(long, value_name = "N", default_value_t = 9)]
     services: usize,
+    /// What all of them are for; without it the first of three may be looked at, and the others are held out.
+    #[arg(long, value_enum)]
+    part: Option<Part>,
     /// Instances of each service.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(3..=16))]
     instances: u8,
@@ -76,7 +79,7 @@ struct Record {
     seed: u64,
 }
 
-/// Of so many services, the first is of the part that may be looked at.
+/// Of so many services, the first is of the part that may be looked at, unless all are of one.
 const TUNING_ONE_OF: usize = 3;
 /// Builds on the machine are not to be measured.
 const NICENESS: i32 = -10;
@@ -108,10 +111,10 @@ fn record(args: &Record) -> Result<()> {
     }
     let seconds = args.minutes * 60.0;
     let plans = (0..args.services).map(|number| {
-        let part = match number % TUNING_ONE_OF {
+        let part = args.part.unwrap_or(match number % TUNING_ONE_OF {
             0 => Part::Tuning,
             _ => Part::HeldOut,
-        };
+        });
         let instances = usize::from(args.instances);
         let seed = args.seed.wrapping_mul(1_000) + number as u64;
         Plan {

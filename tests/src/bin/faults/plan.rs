@@ -70,7 +70,7 @@ impl fmt::Display for Family {
 }
 
 /// What a service's recording is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Part {
     /// It may be looked at.
