@@ -107,6 +107,18 @@ fn a_prediction_is_explained_and_can_be_overruled() {
     let client = Client::start(&topology.client, service(Family::V4), &arguments).unwrap();
     agent.wait_warm(30, LIMIT).unwrap();
     agent.wait_foreseen(KNOWN_LIMIT).unwrap();
+    // Of the group's files and of its network, which an agent that may not trace the server reads all the same.
+    let known = explain(&agent, "a").unwrap().signals;
+    for wanted in [
+        "memory_share",
+        "established_connections",
+        "retransmissions_share",
+    ] {
+        assert!(
+            known.iter().any(|named| named.signal == wanted),
+            "{known:?}"
+        );
+    }
     servers.leak(0).unwrap();
     let why = wait_told(&agent, "a", "evacuated", KNOWN_LIMIT);
     assert!(
