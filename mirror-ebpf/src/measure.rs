@@ -9,6 +9,9 @@ use mirror_common::{
 
 use crate::{maps::MEASURES, report::Now};
 
+/// Whether anything is measured: not in the variant that shows what it costs.
+pub(crate) const IS_ON: bool = !cfg!(feature = "unmeasured");
+
 /// Reads the clock for measurements, and not too often: each time takes as long as to look a flow up.
 pub(crate) struct Stopwatch {
     /// The kernel's tick in which it is read.
@@ -21,6 +24,9 @@ impl Stopwatch {
     /// The time in steps with the highest bit set; 0: it was read often enough during this tick.
     #[inline(always)]
     pub(crate) fn start(&mut self, now: Now) -> u32 {
+        if !IS_ON {
+            return 0;
+        }
         if self.tick_ns != now.ns {
             self.tick_ns = now.ns;
             self.left = TIMED_PER_TICK;
@@ -36,7 +42,7 @@ impl Stopwatch {
 /// Changes what is measured of an instance.
 #[inline(always)]
 fn of(instance: u16, change: impl FnOnce(&mut Measures)) {
-    if let Some(measures) = MEASURES.get_ptr_mut(u32::from(instance)) {
+    if IS_ON && let Some(measures) = MEASURES.get_ptr_mut(u32::from(instance)) {
         // SAFETY: a per-CPU value, which nothing else on this CPU writes meanwhile.
         change(unsafe { &mut *measures });
     }
@@ -51,6 +57,9 @@ pub(crate) fn request(instance: u16) {
 /// Takes in what an instance says in a flow, as the replica in `slot`.
 #[inline(always)]
 pub(crate) fn heard(flow: &mut Flow, slot: u8, instance: u16, segment: &Segment, now: Now) {
+    if !IS_ON {
+        return;
+    }
     let settled = flow.settled(slot, segment, now.steps());
     if settled.marks == 0 {
         return;

@@ -329,7 +329,7 @@ fn plain_from_client(packet: &Packet<'_>, flow: *mut Flow, stopwatch: &mut Stopw
             if narrow::is_larger(packet.transport, entry.mtu) {
                 return Action::TooBig(entry.mtu);
             }
-            if segment.payload > 0 {
+            if measure::IS_ON && segment.payload > 0 {
                 let now_steps = match flow.owes(0) {
                     0 => stopwatch.start(packet.now),
                     _ => 0,
@@ -421,7 +421,10 @@ fn mirrored_from_client(
     let again = is_before(segment.seq, passed);
     let new = (again ^ 1) & (is_before(flow.sync.client_nxt, segment.end()) ^ 1);
     let (slots, now_steps) = (world.copied.get() as u8, world.now_steps.get());
-    let begins = (flow.flow).ask(segment, slots, asks & new, asks & again, now_steps);
+    let begins = match measure::IS_ON {
+        true => (flow.flow).ask(segment, slots, asks & new, asks & again, now_steps),
+        false => 0,
+    };
     world.begins.set(begins);
     drop(held);
     report::notes::<true>(packet.ctx, packet.key, flow, notes);

@@ -25,6 +25,11 @@ const BINARY: &str = "mirror-ctl";
 const READY_LIMIT: Duration = Duration::from_secs(120);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
+/// The binary that is tested.
+pub fn program() -> Result<PathBuf> {
+    sibling(BINARY, Some(BINARY_VARIABLE))
+}
+
 /// `instances --json`
 #[derive(Clone, Debug, Deserialize)]
 pub struct InstanceStatus {
@@ -192,13 +197,13 @@ pub struct Agent<'a> {
 impl<'a> Agent<'a> {
     /// Starts an agent and waits until it says that it is ready.
     pub fn start(topology: &'a Topology, config: &Config) -> Result<Self> {
-        Self::start_binary(topology, config, sibling(BINARY, Some(BINARY_VARIABLE))?)
+        Self::start_binary(topology, config, program()?)
     }
 
     /// The same with a copy of the program, which can be replaced.
     pub fn start_copy(topology: &'a Topology, config: &Config) -> Result<Self> {
         let copy = topology.dir().join("program");
-        process::copy(&sibling(BINARY, Some(BINARY_VARIABLE))?, &copy)?;
+        process::copy(&program()?, &copy)?;
         Self::start_binary(topology, config, copy)
     }
 

@@ -50,7 +50,7 @@ pub(crate) struct Args {
 }
 
 /// The benches that know no peer.
-const WITHOUT_PEERS: [&str; 4] = ["steering", "scale", "operate", "changes"];
+const WITHOUT_PEERS: [&str; 5] = ["steering", "scale", "operate", "changes", "prediction"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let measures = !args.list && !args.render;
@@ -59,6 +59,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             .check("loads programs into the kernel and makes network namespaces")?;
     }
     build::all()?;
+    if measures && args.wants("steering") {
+        build::unmeasured()?;
+    }
     let mut variables = build::program_variables().to_vec();
     variables.push((build::OBJECT_VARIABLE, project::ebpf_object().into()));
     if measures && args.needs_peers() {
@@ -106,6 +109,10 @@ fn revision() -> Option<String> {
 }
 
 impl Args {
+    fn wants(&self, name: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|given| given == name)
+    }
+
     fn needs_peers(&self) -> bool {
         let without = |name: &String| WITHOUT_PEERS.contains(&name.as_str());
         self.names.is_empty() || !self.names.iter().all(without)

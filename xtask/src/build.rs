@@ -16,6 +16,9 @@ const BPF_CPU: &str = "v3";
 /// Chooses the variant of the programs that tells of each packet of a flow.
 pub(crate) const TRACED_FEATURE: [&str; 2] = ["--features", "traced"];
 
+/// Chooses the variant that measures nothing of instances.
+const UNMEASURED_FEATURE: [&str; 2] = ["--features", "unmeasured"];
+
 /// The packages that make up user space; both embed or use the object.
 const PACKAGES: [&str; 4] = ["--package", "mirror-ctl", "--package", "mirror-tests"];
 
@@ -60,6 +63,12 @@ pub(crate) fn ebpf(tools: &Tools) -> Result<()> {
         &TRACED_FEATURE,
         &project::traced(&project::ebpf_object()),
     )
+}
+
+/// The object of the variant that measures nothing, which only the bench compares with.
+pub(crate) fn unmeasured() -> Result<()> {
+    let place = project::unmeasured(&project::ebpf_object());
+    variant(&setup::ensure()?, &UNMEASURED_FEATURE, &place)
 }
 
 fn variant(tools: &Tools, features: &[&str], place: &Path) -> Result<()> {

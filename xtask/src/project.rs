@@ -44,6 +44,11 @@ pub(crate) fn traced(object: &Path) -> PathBuf {
     object.with_extension("traced")
 }
 
+/// The object of the variant that measures nothing, which lies beside the object.
+pub(crate) fn unmeasured(object: &Path) -> PathBuf {
+    object.with_extension("unmeasured")
+}
+
 /// cargo's own target directory for the eBPF crate, apart from user space's: the two differ in flags
 /// and run at different times, and a shared one would be locked and rebuilt in turns.
 pub(crate) fn ebpf_target_dir() -> PathBuf {

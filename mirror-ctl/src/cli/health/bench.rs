@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use nix::time::{ClockId, clock_gettime};
+use serde::Serialize;
 
-use super::{Bench, train};
+use super::{Bench, report, train};
 use crate::health::{
     predict::{engine::Fleet, signal::Reading},
     sim::{Family, corpus},
@@ -44,16 +45,45 @@ pub(super) fn run(args: &Bench) -> Result<()> {
         risk / (args.instances * args.ticks).max(1) as f32
     );
     spent.sort_by(f64::total_cmp);
-    for (name, share) in [("median", 0.5), ("p90", 0.9)] {
-        let tick = spent[((spent.len() - 1) as f64 * share) as usize];
+    let at = |share: f64| {
+        let place = (spent.len().saturating_sub(1) as f64 * share) as usize;
+        spent.get(place).map_or(0.0, |tick_s| tick_s * 1e3)
+    };
+    let tick_ms = Percentiles {
+        median: at(0.5),
+        p90: at(0.9),
+    };
+    for (name, ms) in [("median", tick_ms.median), ("p90", tick_ms.p90)] {
         println!(
-            "{name}: {:.2} ms a tick of {} instances, {:.2} us an instance",
-            tick * 1e3,
+            "{name}: {ms:.2} ms a tick of {} instances, {:.2} us an instance",
             args.instances,
-            tick * 1e6 / args.instances.max(1) as f64
+            ms * 1e3 / args.instances.max(1) as f64
         );
     }
-    Ok(())
+    let cost = Cost {
+        instances: args.instances,
+        ticks: args.ticks,
+        tick_ms,
+    };
+    match &args.json {
+        Some(file) => report::write(file, &cost),
+        None => Ok(()),
+    }
+}
+
+/// What `--json` writes.
+#[derive(Serialize)]
+struct Cost {
+    instances: usize,
+    ticks: usize,
+    /// Processor time of a tick, ms.
+    tick_ms: Percentiles,
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct Percentiles {
+    median: f64,
+    p90: f64,
 }
 
 /// What this thread has used, so that others on the machine do not count.

@@ -198,6 +198,9 @@ struct Bench {
     /// Ticks measured.
     #[arg(long, value_name = "N", default_value_t = 200)]
     ticks: usize,
+    /// Write the figures there too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 /// `train`.

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::report::Results;
-use crate::{PEERS, changes, cloning, failure, latency, operate, scale, steering, throughput};
+use crate::{
+    PEERS, changes, cloning, failure, latency, operate, prediction, scale, steering, throughput,
+};
 
 /// A bench.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -26,6 +28,8 @@ pub(crate) enum Name {
     Operate,
     /// Frames and connections while the agent is changed
     Changes,
+    /// Features and inference
+    Prediction,
 }
 
 impl Name {
@@ -38,6 +42,7 @@ impl Name {
         Self::Scale,
         Self::Operate,
         Self::Changes,
+        Self::Prediction,
     ];
 
     pub(crate) fn label(self) -> &'static str {
@@ -50,6 +55,7 @@ impl Name {
             Self::Scale => "scale",
             Self::Operate => "operate",
             Self::Changes => "changes",
+            Self::Prediction => "prediction",
         }
     }
 
@@ -69,6 +75,7 @@ impl Name {
             Self::Changes => {
                 "frames lost by reload, upgrade, restart and kill -9 of the agent under full load"
             }
+            Self::Prediction => "a tick of 1,000 and of 10,000 instances: features, model, layer A",
         }
     }
 
@@ -91,6 +98,7 @@ impl Name {
             Self::Scale => scale::run(effort),
             Self::Operate => operate::run(effort),
             Self::Changes => changes::run(effort),
+            Self::Prediction => prediction::run(effort),
         }
     }
 
@@ -101,7 +109,7 @@ impl Name {
         const TC: (&str, &[&str]) = ("tc", &["-V"]);
         const IPTABLES: (&str, &[&str]) = ("xtables-nft-multi", &["iptables", "--version"]);
         let peers: &[(&str, &[&str])] = match self {
-            Self::Steering | Self::Scale | Self::Operate | Self::Changes => &[],
+            Self::Steering | Self::Scale | Self::Operate | Self::Changes | Self::Prediction => &[],
             Self::Cloning => &[TC, NFT, IPTABLES],
             Self::Latency | Self::Throughput | Self::Failure => &[NFT, HAPROXY],
         };

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::lpm_trie::Key;
@@ -72,13 +72,27 @@ pub(crate) struct Size {
 impl Rig {
     /// One VNI for each number of mirrors from 0 to 3; the number is the VNI's.
     pub(crate) fn set_up() -> Result<Self> {
+        Self::set_up_with(&object()?)
+    }
+
+    /// The same with the programs that measure nothing of instances.
+    pub(crate) fn set_up_unmeasured() -> Result<Self> {
+        let path = object()?.with_extension("unmeasured");
+        ensure!(
+            path.is_file(),
+            "no eBPF object at {}: `cargo xtask bench` builds it",
+            path.display()
+        );
+        Self::set_up_with(&path)
+    }
+
+    fn set_up_with(path: &Path) -> Result<Self> {
         let topology = Topology::create(REPLICAS)?;
-        let path = object()?;
         let mut loader = EbpfLoader::new();
         loader.override_global("AYA_LOG_LEVEL", &0u8, true);
         let mut ebpf = loader
             .map_max_entries("COUNTERS", counts::rows(0))
-            .load_file(&path)
+            .load_file(path)
             .with_context(|| format!("load {}", path.display()))?;
         for name in ["vni_ingress", "instance_return", "clone"] {
             let program: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;

@@ -6,7 +6,7 @@
 
 use std::os::fd::AsFd;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use mirror_common::reason::Reason;
 use testbed::netns::Namespace;
 
@@ -15,7 +15,7 @@ use crate::frame::{HEADERS, Segment, bit};
 use crate::report::{Goal, Results, Row};
 use crate::rig::{self, Rig, ZONED, from_client, from_replica};
 use crate::stats::Spread;
-use crate::{Effort, machine, sys};
+use crate::{Effort, collector, machine, sys};
 
 const METHOD: &str = "per packet by BPF_PROG_TEST_RUN on one processor, packet made anew each time, \
     less the same with an empty program; ratio: to a plain redirect";
@@ -28,7 +28,7 @@ pub(crate) const SOME: u32 = 10_000;
 pub(crate) const MANY: u32 = 1_000_000;
 
 /// A packet in a situation.
-struct Case {
+pub(crate) struct Case {
     what: &'static str,
     program: &'static str,
     /// The instance that sends it; none: the client.
@@ -44,6 +44,12 @@ struct Case {
     flows: &'static [u32],
     /// ns
     limit: Option<f64>,
+}
+
+/// The case of a name.
+pub(crate) fn case_named(what: &str) -> Result<Case> {
+    let found = cases().into_iter().find(|case| case.what == what);
+    found.with_context(|| format!("no case {what}"))
 }
 
 fn cases() -> Vec<Case> {
@@ -208,6 +214,7 @@ pub(crate) fn run(effort: &Effort) -> Result<Results> {
             });
         }
     }
+    results.rows.extend(collector::rows(&mut rig, effort)?);
     Ok(results)
 }
 
@@ -241,7 +248,16 @@ fn floor(rig: &Rig, effort: &Effort) -> Result<Vec<f64>> {
     pairs(host, &feeder, &frame, feed, rig.client_link(), effort)
 }
 
-fn measure(rig: &mut Rig, case: &Case, flows: u32, effort: &Effort) -> Result<Vec<f64>> {
+/// A case about to be measured.
+pub(crate) struct Prepared {
+    pub(crate) feeder: Feeder,
+    pub(crate) frame: Vec<u8>,
+    pub(crate) ingress: u32,
+    feed: Feed,
+}
+
+/// Opens the case's flows and puts the feeder before its program.
+pub(crate) fn prepare(rig: &mut Rig, case: &Case, flows: u32) -> Result<Prepared> {
     if case.known {
         rig.open(flows, case.mirrors)?;
     }
@@ -261,6 +277,21 @@ fn measure(rig: &mut Rig, case: &Case, flows: u32, effort: &Effort) -> Result<Ve
     };
     let target = rig.program(case.program)?;
     let feeder = Feeder::new(&frame, feed, &Then::Run(target))?;
+    Ok(Prepared {
+        feeder,
+        frame,
+        ingress,
+        feed,
+    })
+}
+
+fn measure(rig: &mut Rig, case: &Case, flows: u32, effort: &Effort) -> Result<Vec<f64>> {
+    let Prepared {
+        feeder,
+        frame,
+        ingress,
+        feed,
+    } = prepare(rig, case, flows)?;
     let before = rig.count(case.reason)?;
     let samples = pairs(&rig.topology.host, &feeder, &frame, feed, ingress, effort)?;
     let counted = rig.count(case.reason)? - before;

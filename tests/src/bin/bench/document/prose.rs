@@ -69,7 +69,9 @@ the machine's memory takes, not what the program does. On virtual machines whose
 through page tables, the machine's and its host's. An empty program is what is subtracted, so it would be 0. SYNs are of new flows, find the
 half-open table full, and each pushes the oldest out; sent again, they find their flow half-open. Where hardware
 counters are missing, as on most virtual machines, instructions per packet cannot be counted; the table
-begins with what the verifier walked and what the programs became.",
+begins with what the verifier walked and what the programs became. What the *collector* costs, that is what is measured of instances from the
+packets that pass, is the difference to the same programs built without it, in the same rounds. The clock is read a few times
+a tick of the kernel at most, which so many packets hide.",
         Name::Cloning => "\
 Live frames leave by the client's end of its veth, and are counted and dropped by a program at the instances' ends. Sender,
 forwarding and counters share one processor, so a rate is the reciprocal of what a frame costs on its whole way, and a ratio between two
@@ -102,6 +104,10 @@ counts of the client, of each instance and of the VNI host, and what any interfa
 compared is in [operations.md](operations.md#what-changes-of-the-agent-cost-those-who-are-served). Segments are sent again when nothing happens
 too: probes of a connection's tail, answered before they were needed. An upgrade's time is the verifier's, on what the traffic leaves of
 the processors.",
+        Name::Prediction => "\
+What the Health Prediction Engine takes of the agent's processor each second, by `mirror-ctl health bench`: the readings of simulated
+instances become features, and features risks. The model has 60 trees a hazard, as `health train` makes them, and is trained at the
+beginning on a part of the simulated corpus: its size is what counts here.",
     }
 }
 
