@@ -78,32 +78,28 @@ pub(crate) fn run(effort: &Effort) -> Result<Results> {
     }
     let mut results = Results::new("prediction", METHOD);
     for (case, samples) in cases.iter().zip(&samples) {
-        let value = Spread::of(samples);
-        results.rows.push(Row {
-            what: format!("a tick of {}", case.what),
-            value,
-            unit: "ms".into(),
-            goal: case
-                .limits
-                .map(|(tick_ms, _)| Goal::at_most(value.median, tick_ms, "ms")),
-            ..Row::default()
-        });
+        let (tick_ms, us) = case.limits.unzip();
+        let what = format!("a tick of {}", case.what);
+        results.rows.push(row(what, samples, "ms", tick_ms));
         let per_instance: Vec<f64> = samples
             .iter()
             .map(|ms| ms * 1e3 / f64::from(case.instances))
             .collect();
-        let value = Spread::of(&per_instance);
-        results.rows.push(Row {
-            what: format!("an instance of {}", case.what),
-            value,
-            unit: "µs".into(),
-            goal: case
-                .limits
-                .map(|(_, us)| Goal::at_most(value.median, us, "µs")),
-            ..Row::default()
-        });
+        let what = format!("an instance of {}", case.what);
+        results.rows.push(row(what, &per_instance, "µs", us));
     }
     Ok(results)
+}
+
+fn row(what: String, samples: &[f64], unit: &'static str, limit: Option<f64>) -> Row {
+    let value = Spread::of(samples);
+    Row {
+        what,
+        value,
+        unit: unit.into(),
+        goal: limit.map(|limit| Goal::at_most(value.median, limit, unit)),
+        ..Row::default()
+    }
 }
 
 /// The median tick of a run, ms.
