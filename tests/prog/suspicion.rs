@@ -76,10 +76,10 @@ fn the_newest_of_each_slot_is_kept() {
     with_bench(|bench| {
         let talk = Conversation::with(FOUR).established(bench);
         for slot in 1..4 {
-            for (at, said) in [(0, "one"), (3, "two")] {
+            for (at, flags, said) in [(0, bit::PSH, "one"), (3, 0, "two")] {
                 let said = talk
                     .replica(slot, at, 0)
-                    .with(bit::PSH)
+                    .with(flags)
                     .with_payload(said.as_bytes());
                 talk.replica_sends(bench, slot, &said, Verdict::Drop);
             }

@@ -51,8 +51,7 @@ pub struct Output {
     pub strip_fin: bool,
     /// Its SACK blocks claim what a mirror may lack and are blanked.
     pub blank_sack: bool,
-    /// It ends a piece of output that nobody has sent to the client yet, or is a SYN-ACK that is held:
-    /// kept as the replica's last word, should it have to take over.
+    /// Nobody has sent to the client yet what it says, or it is a SYN-ACK that is held, see [`Self::parks`].
     pub park: bool,
 }
 
@@ -73,6 +72,14 @@ impl Output {
             blank_sack: false,
             park: false,
         }
+    }
+
+    /// Whether the packet is kept, because it may be the last that is heard of the replica before it has to take over. The push bit is the
+    /// end of what an application wrote; and a client that has acknowledged all that it was sent says nothing that would make the
+    /// replica go on. (Asked apart from [`receive`], or the verifier would follow each answer through all that comes after it there.)
+    #[inline(always)]
+    pub fn parks(&self, flow: &TcpFlow, packet: &Segment) -> bool {
+        self.park && (packet.is(bit::PSH | bit::SYN) || flow.sync.client_ack == flow.sync.sent)
     }
 
     /// Ends a replica's connection: that of a cold one, which will never speak again and gets nothing
@@ -411,8 +418,7 @@ fn from_mirror(
     let end = packet.end().wrapping_sub(delta);
     let told = may_tell(flow, conditions);
     let active = *flow.replica(flow.flow.active);
-    // The push bit: the end of what the application wrote. One segment is enough, see `parked`.
-    let park = packet.is(bit::PSH) & (packet.payload > 0) & seq::after(end, flow.sync.sent);
+    let park = (packet.payload > 0) & seq::after(end, flow.sync.sent);
     // The last FIN of the set closes, whoever sends it.
     if packet.is(bit::FIN)
         && seq::before(flow.sync.sent, end)

@@ -210,7 +210,7 @@ fn mirrored_from_replica(
     drop(held);
     report::notes::<false>(packet.ctx, packet.key, flow, notes);
     let output = &world.output;
-    if output.park {
+    if output.parks(flow, segment) {
         park::keep(packet.ctx, packet.key, from, segment.end(), packet.now);
     }
     carry_out(packet, flow, instance, output)

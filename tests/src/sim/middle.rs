@@ -336,7 +336,7 @@ impl Middle {
             mutation.output(flow, from, segment, &conditions, &mut output);
         }
         let after = *entry;
-        if output.park {
+        if output.parks(&after.flow, segment) {
             let parked = Parked {
                 number: after.number,
                 end: segment.end(),

@@ -422,6 +422,7 @@ impl Net {
             &self.conditions,
             &mut self.notes,
         );
+        self.output.park = self.output.parks(&self.flow, segment);
         self.check_invariants();
         self.output
     }
