@@ -8,7 +8,7 @@ use crate::assemble::Feeder;
 use crate::report::{Goal, Row};
 use crate::rig::Rig;
 use crate::stats::Spread;
-use crate::steering::{FEW, Prepared, case_named, prepare};
+use crate::steering::{self, FEW, Prepared, case_named, prepare};
 use crate::{Effort, machine, sys};
 
 /// What the collector may cost, ns a packet. Of one flow, in the nearest caches: it reads nothing of a flow that is not read anyhow, and
@@ -74,8 +74,8 @@ fn differences(rigs: [&Rig; 2], sides: &[Prepared; 2], effort: &Effort) -> Resul
     for side in [0, 1] {
         time(side, effort.packets)?;
     }
-    let rounds = 0..=effort.rounds;
-    let samples = rounds.map(|_| Ok(time(0, effort.packets)? - time(1, effort.packets)?));
+    let mut pair = |packets| Ok(time(0, packets)? - time(1, packets)?);
+    let rounds = (0..=effort.rounds).map(|_| steering::round(effort, &mut pair));
     // The first is not kept.
-    Ok(samples.collect::<Result<Vec<_>>>()?.split_off(1))
+    Ok(rounds.collect::<Result<Vec<_>>>()?.split_off(1))
 }
