@@ -7,6 +7,7 @@
 //! Pauses that the client makes of its own will are no waits.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crate::clock::{monotonic_ns, ms};
@@ -14,7 +15,7 @@ use crate::clock::{monotonic_ns, ms};
 const SETTLE_NS: u64 = 500_000_000;
 /// A wait that begins later than this after the mark is not the fault's. It is
 /// longer than any pause or silence of a profile, so each connection has waited
-/// for something in this time.
+/// for something in this time. As much of the time before the mark is what it is compared with: in a longer one, longer waits are found.
 const FAULT_NS: u64 = 700_000_000;
 
 /// The moments that all connections of a client share; 0 until they come.
@@ -50,6 +51,8 @@ pub struct Meter {
     moments: Rc<Moments>,
     since: Option<u64>,
     baseline_ns: u64,
+    /// The ends of the waits that may turn out to be among the last before the mark, and how long they were.
+    last: VecDeque<(u64, u64)>,
     stall_ns: u64,
 }
 
@@ -61,6 +64,7 @@ impl Meter {
             moments,
             since: None,
             baseline_ns: 0,
+            last: VecDeque::new(),
             stall_ns: 0,
         }
     }
@@ -75,13 +79,20 @@ impl Meter {
         } else {
             until_ns.min(stop)
         };
-        let longest = match mark {
-            1.. if since_ns > mark + FAULT_NS => return,
-            1.. if until_ns >= mark => &mut self.stall_ns,
-            _ if settled == 0 || since_ns < settled => return,
-            _ => &mut self.baseline_ns,
-        };
-        *longest = (*longest).max(until_ns.saturating_sub(since_ns));
+        let length_ns = until_ns.saturating_sub(since_ns);
+        match mark {
+            1.. if since_ns > mark + FAULT_NS => {}
+            1.. if until_ns >= mark => self.stall_ns = self.stall_ns.max(length_ns),
+            _ if settled == 0 || since_ns < settled => {}
+            _ => {
+                self.baseline_ns = self.baseline_ns.max(length_ns);
+                let old = |(ended_ns, _): &(u64, u64)| ended_ns + FAULT_NS < until_ns;
+                while self.last.front().is_some_and(old) {
+                    self.last.pop_front();
+                }
+                self.last.push_back((until_ns, length_ns));
+            }
+        }
     }
 
     /// A wait has begun, or will at a time to come.
@@ -96,10 +107,19 @@ impl Meter {
         }
     }
 
-    /// The longest wait before the mark and the longest after it.
+    /// The longest wait before the mark, in as much time as is the fault's, and the longest after it; without a mark, the longest of all
+    /// and nothing.
     #[must_use]
     pub fn longest_ms(&self) -> (f64, f64) {
-        (ms(self.baseline_ns), ms(self.stall_ns))
+        let baseline_ns = match self.moments.mark.get() {
+            0 => self.baseline_ns,
+            mark => {
+                let last = self.last.iter();
+                let late = last.filter(|(ended_ns, _)| ended_ns + FAULT_NS >= mark);
+                late.map(|(_, length_ns)| *length_ns).max().unwrap_or(0)
+            }
+        };
+        (ms(baseline_ns), ms(self.stall_ns))
     }
 }
 
@@ -118,7 +138,8 @@ mod tests {
         waits
             .iter()
             .for_each(|(since, until)| meter.waited(*since, *until));
-        assert_eq!((meter.baseline_ns, meter.stall_ns), expected_ns);
+        let expected_ms = (ms(expected_ns.0), ms(expected_ns.1));
+        assert_eq!(meter.longest_ms(), expected_ms);
     }
 
     #[test]
@@ -132,6 +153,13 @@ mod tests {
     fn what_begins_long_after_the_mark_does_not_count() {
         check(30, 0, &[(31 + FAULT_NS, 99 + FAULT_NS)], (0, 0));
         check(30, 0, &[(29 + FAULT_NS, 99 + FAULT_NS)], (0, 70));
+    }
+
+    #[test]
+    fn what_ended_long_before_the_mark_is_not_compared_with_it() {
+        let mark = 20 + FAULT_NS;
+        check(mark, 0, &[(10, 18), (19, 24), (25, 27)], (5, 0));
+        check(0, 0, &[(10, 18), (19, 24), (25, 27), (40 + FAULT_NS, 41 + FAULT_NS)], (8, 0));
     }
 
     #[test]
