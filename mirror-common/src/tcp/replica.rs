@@ -5,7 +5,7 @@ use super::{
     segment::bit, seq, slot,
 };
 use crate::{
-    branchless::is_equal,
+    branchless::{is_before, is_equal, pick},
     event::cause,
     flow::state,
     limits::REPLICAS,
@@ -186,8 +186,15 @@ pub fn receive(
 }
 
 /// Keeps the replica's numbers. Returns whether it acknowledged or offered something new.
+///
+/// Its window may have opened further than the client was told, and a client may send beyond what it was told
+/// (with a fast retransmission, or a FIN behind a probe's byte): such a segment teaches nothing, and the replica takes it in all the
+/// same. Its acknowledgement counts as far as the client is known to have come, and its window as it is: the client
+/// says the rest again.
 #[inline(always)]
 fn learn(flow: &mut TcpFlow, from: u8, packet: &Segment, notes: &mut Notes) -> bool {
+    // What acknowledges more is of the port's last use.
+    const NEAR: u32 = 1 << 16;
     let client_nxt = flow.sync.client_nxt;
     let replica = flow.replica_mut(from);
     let end = packet.end();
@@ -206,15 +213,18 @@ fn learn(flow: &mut TcpFlow, from: u8, packet: &Segment, notes: &mut Notes) -> b
     if packet.options & option::TIMESTAMP != 0 {
         replica.ts_last = seq::max(replica.ts_last, packet.ts_val);
     }
-    if !packet.is(bit::ACK) || seq::after(packet.ack, client_nxt) {
+    if !packet.is(bit::ACK) || seq::after(packet.ack, client_nxt.wrapping_add(NEAR)) {
         return false;
     }
     let edge = packet
         .ack
         .wrapping_add(u32::from(packet.window) << (replica.window_scale & 15));
-    let advanced = seq::after(packet.ack, replica.rcv_nxt) | seq::after(edge, replica.edge);
+    // By arithmetic: the verifier would follow a comparison through all that comes after.
+    let beyond = is_before(client_nxt, packet.ack);
+    let ack = pick(beyond, client_nxt, packet.ack);
+    let advanced = seq::after(ack, replica.rcv_nxt) | seq::after(edge, replica.edge);
     if advanced {
-        replica.rcv_nxt = seq::max(replica.rcv_nxt, packet.ack);
+        replica.rcv_nxt = seq::max(replica.rcv_nxt, ack);
         replica.edge = seq::max(replica.edge, edge);
         replica.behind_ms = 0;
     }

@@ -2,7 +2,7 @@
 
 use super::hosts::{A, B, C, Net, WINDOW, everywhere};
 use super::say::{Seen, ack, data, delivered};
-use crate::{reason::Reason, tcp::segment::bit, vni::flag};
+use crate::{flow::state, reason::Reason, tcp::segment::bit, vni::flag};
 
 const HELD: Seen = Seen::Dropped(Reason::AckHeld);
 const SUPPRESSED: Seen = Seen::Dropped(Reason::MirrorSuppressed);
@@ -215,6 +215,49 @@ fn a_fin_of_the_client_is_held_like_data() {
         net.check(A, ack(11), HELD);
         net.check(B, ack(10), Seen::Acked(10));
         net.check(B, ack(11), Seen::Acked(11));
+    });
+}
+
+/// The replicas' windows have opened, the client has not heard of it and sends a segment beyond the window that it
+/// knows.
+#[test]
+fn what_was_sent_beyond_the_window_is_acknowledged_when_it_is_said_again() {
+    const ALL: i32 = WINDOW as i32;
+    everywhere(|net| {
+        net.conditions.vni.lag_bytes_max = WINDOW;
+        net.establish(2);
+        net.check_client(data(0, WINDOW), &[(A, 0), (B, 0)]);
+        net.check(B, ack(ALL).window(128), SUPPRESSED);
+        net.check(A, ack(ALL).window(128), delivered(0, ALL));
+        net.check_client(data(ALL, 1_000), &[(A, 0), (B, 0)]);
+        net.check(B, ack(ALL + 1_000).window(8_192), SUPPRESSED);
+        net.check(A, ack(ALL + 1_000).window(8_192), delivered(0, ALL));
+        net.check_window(9_088);
+        net.check_client(data(ALL, 1_000), &[(A, 0), (B, 0)]);
+        net.check(A, ack(ALL + 1_000).window(8_192), HELD);
+        net.check(B, ack(ALL + 1_000).window(8_192), Seen::Acked(ALL + 1_000));
+    });
+}
+
+/// A probe of a window that has opened meanwhile: its byte and the FIN behind it are taken in.
+#[test]
+fn a_fin_behind_the_byte_of_a_probe_is_acknowledged_when_it_is_said_again() {
+    const ALL: i32 = WINDOW as i32;
+    everywhere(|net| {
+        net.conditions.vni.lag_bytes_max = WINDOW;
+        net.establish(2);
+        net.check_client(data(0, WINDOW), &[(A, 0), (B, 0)]);
+        net.check(B, ack(ALL).window(0), SUPPRESSED);
+        net.check(A, ack(ALL).window(0), delivered(0, ALL));
+        let last = data(ALL, 1).with(bit::FIN);
+        net.check_client(last, &[(A, 0), (B, 0)]);
+        net.check(A, ack(ALL + 2).window(1_280), HELD);
+        net.check(B, ack(ALL + 2).window(1_280), Seen::Acked(ALL));
+        net.check_window(1_280);
+        net.check_client(last, &[(A, 0), (B, 0)]);
+        net.check(A, ack(ALL + 2).window(1_280), HELD);
+        net.check(B, ack(ALL + 2).window(1_280), Seen::Acked(ALL + 2));
+        net.check_state(state::CLOSING);
     });
 }
 

@@ -173,8 +173,16 @@ fn a_probe_of_a_shut_window_may_carry_a_byte() {
 fn a_replica_that_acknowledges_the_future_is_not_believed() {
     everywhere(|net| {
         flow_with_data(net);
-        let before = net.flow.replica(A).rcv_nxt;
+        let before = *net.flow.replica(A);
         let _ = net.replica_says(A, ack(5_000));
-        assert_eq!(net.flow.replica(A).rcv_nxt, before, "{net:?}");
+        assert_eq!(net.flow.replica(A).rcv_nxt, before.rcv_nxt, "{net:?}");
+        // What is so far ahead is not of this connection, and its window neither.
+        let edge = net.flow.replica(A).edge;
+        for acked in [1_001 + (1 << 16), 1 << 30, i32::MAX] {
+            let _ = net.replica_says(A, ack(acked));
+            let replica = net.flow.replica(A);
+            assert_eq!(replica.rcv_nxt, before.rcv_nxt, "{net:?}");
+            assert_eq!(replica.edge, edge, "{net:?}");
+        }
     });
 }
