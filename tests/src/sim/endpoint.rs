@@ -15,7 +15,7 @@ use smoltcp::{
 use super::{
     application::{Direction, byte_at},
     frame::{Bare, Frame, Parsed, bare},
-    scenario::HostPlan,
+    scenario::{HostPlan, S},
     wire::Wire,
 };
 
@@ -46,6 +46,8 @@ pub struct Truth {
     pub spoke: bool,
     /// One beyond the highest byte that it has sent.
     pub snd_max: u32,
+    /// The first number that its peer has not acknowledged.
+    pub una: u32,
     /// The highest right window edge that it offered.
     pub edge: u32,
     /// The window scale that it announced.
@@ -83,6 +85,8 @@ pub struct Endpoint {
     ts_recent: Option<u32>,
     /// Segments dropped because their timestamp was old.
     pub paws_drops: u32,
+    /// When it last said what the peer had yet to acknowledge, or the peer acknowledged something.
+    repeated: Time,
 }
 
 /// Why a segment is not fed to the socket.
@@ -134,6 +138,7 @@ impl Endpoint {
             ts_first: None,
             ts_recent: None,
             paws_drops: 0,
+            repeated: now,
         }
     }
 
@@ -178,7 +183,7 @@ impl Endpoint {
     pub fn poll_at(&mut self, now: Time) -> Option<Time> {
         // `smoltcp` 0.14 stops its timer when duplicates ask for a FIN that alone is outstanding, and would never
         // send it again: a keep-alive wakes it.
-        if self.is_stuck(now) && self.socket().send_queue() == 0 {
+        if self.has_stopped(now) && self.socket().send_queue() == 0 {
             self.socket().set_keep_alive(Some(Duration::from_secs(1)));
             self.poll(now);
             let usual = self.plan.keep_alive.map(Duration::from_micros);
@@ -188,9 +193,38 @@ impl Endpoint {
         Some(at.total_micros().max(0) as Time)
     }
 
-    /// Whether something that it sent is outstanding and no timer runs, which no stack may let happen: `smoltcp`
-    /// 0.14 does after a fast retransmission beyond a window that shut.
+    /// Whether something that it sent is outstanding and is not said again, which no stack may let happen: `smoltcp`
+    /// 0.14 does after a fast retransmission beyond a window that shut. Either no timer runs, or its probes of the window begin
+    /// behind what is outstanding, where no peer has to answer them.
     pub fn is_stuck(&mut self, now: Time) -> bool {
+        /// Twice the longest pause between two retransmissions.
+        const LONG: Time = 120 * S;
+        let is_outstanding = seq::before(self.truth.una, self.truth.snd_max);
+        let is_silent = is_outstanding && now.saturating_sub(self.repeated) > LONG;
+        self.has_stopped(now) || is_silent && self.is_open()
+    }
+
+    fn is_open(&self) -> bool {
+        !matches!(
+            self.state(),
+            State::Closed | State::Listen | State::TimeWait
+        )
+    }
+
+    /// Whether everything that it said is acknowledged, and no timer runs: it will not say anything of its own accord.
+    pub fn is_content(&mut self, now: Time) -> bool {
+        let is_heard = !seq::before(self.truth.una, self.truth.snd_max);
+        is_heard && !self.has_timer(now)
+    }
+
+    fn has_timer(&mut self, now: Time) -> bool {
+        self.interface
+            .poll_at(instant(now), &self.sockets)
+            .is_some()
+    }
+
+    /// Whether something is outstanding and no timer runs.
+    fn has_stopped(&mut self, now: Time) -> bool {
         let closing = matches!(
             self.state(),
             State::FinWait1 | State::Closing | State::LastAck
@@ -198,11 +232,7 @@ impl Endpoint {
         let open = matches!(self.state(), State::Established | State::CloseWait);
         let queued = self.socket().send_queue() > 0;
         let outstanding = closing || open && queued;
-        outstanding
-            && self
-                .interface
-                .poll_at(instant(now), &self.sockets)
-                .is_none()
+        outstanding && !self.has_timer(now)
     }
 
     /// Feeds a frame. An error is a broken rule.
@@ -222,6 +252,12 @@ impl Endpoint {
             let segment = &parsed.segment;
             if segment.is(bit::SYN) {
                 self.truth.peer_isn = segment.seq;
+            }
+            let (una, snd_max) = (self.truth.una, self.truth.snd_max);
+            let is_news = seq::after(segment.ack, una) && !seq::after(segment.ack, snd_max);
+            if segment.is(bit::ACK) && is_news {
+                self.truth.una = segment.ack;
+                self.repeated = now;
             }
             // Nobody will read it: Linux resets and does not acknowledge (net/ipv4/tcp_input.c,
             // tcp_rcv_state_process).
@@ -356,12 +392,16 @@ impl Endpoint {
     }
 
     /// The next frame that it sends.
-    pub fn take(&mut self) -> Option<(Frame, Parsed)> {
+    pub fn take(&mut self, now: Time) -> Option<(Frame, Parsed)> {
         let frame = self.wire.out.pop_front()?;
         let parsed = frame.parse().unwrap_or_default();
         let (mut frame, parsed) = self.correct(frame, parsed);
         frame.of = Some(self.number);
         self.witness(&parsed);
+        let segment = &parsed.segment;
+        if segment.length() > 0 && !seq::after(segment.seq, self.truth.una) {
+            self.repeated = now;
+        }
         Some((frame, parsed))
     }
 
@@ -403,6 +443,7 @@ impl Endpoint {
         }
         if segment.is(bit::SYN) {
             truth.isn = segment.seq;
+            truth.una = segment.seq;
             truth.snd_max = segment.end();
             truth.spoke = true;
             truth.scale = segment.window_scale;
@@ -468,7 +509,7 @@ mod tests {
         let mut end = Endpoint::new(CLIENT, 0, &HostPlan::plain(), isn, 0);
         end.connect(40_000);
         end.poll(0);
-        let (_, parsed) = end.take().unwrap();
+        let (_, parsed) = end.take(0).unwrap();
         assert_eq!(parsed.segment.seq, isn);
     }
 

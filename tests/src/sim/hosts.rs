@@ -175,7 +175,7 @@ impl World {
             .work(now)
             .map_err(|why| format!("client, flow {number}: {why}"))?;
         let mut said = Vec::new();
-        while let Some((frame, _)) = end.endpoint.take() {
+        while let Some((frame, _)) = end.endpoint.take(now) {
             said.push(frame);
         }
         if let Some(at) = wake {
@@ -200,7 +200,7 @@ impl World {
             .work(now)
             .map_err(|why| format!("instance {instance}, flow {}: {why}", end.endpoint.number))?;
         let mut said = Vec::new();
-        while let Some((frame, _)) = end.endpoint.take() {
+        while let Some((frame, _)) = end.endpoint.take(now) {
             said.push(frame);
         }
         if let Some(at) = wake {
