@@ -59,6 +59,7 @@ impl World {
             let before = self.scenario.flows[number].after;
             let waits = before.is_some_and(|before| self.endings[before] == Ending::Open);
             let excused = self.entries[number].is_some_and(|entry| self.excuses(&entry));
+            let excused = excused || self.is_unaware(number);
             if !waits && !excused && !self.is_stuck(number) {
                 let state = self.clients[number]
                     .as_ref()
@@ -105,6 +106,13 @@ impl World {
                     .end_of(entry, slot)
                     .is_none_or(|end| end.endpoint.orphan)
         })
+    }
+
+    /// Whether the reset was lost that told a client that nobody is left, and it has nothing to ask.
+    fn is_unaware(&mut self, number: usize) -> bool {
+        let now = self.now;
+        let client = self.clients[number].as_mut();
+        self.given_up[number] && client.is_some_and(|end| end.endpoint.is_content(now))
     }
 
     /// Whether a stack has stopped of its own accord.

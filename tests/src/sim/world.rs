@@ -122,6 +122,8 @@ pub struct World {
     pub(super) endings: Vec<Ending>,
     /// Each connection's entry after its last packet.
     pub(super) entries: Vec<Option<Entry>>,
+    /// Whether each connection's client was sent a reset because nobody was left.
+    pub(super) given_up: Vec<bool>,
     pub(super) machines: Vec<Machine>,
     /// The agent does nothing until then.
     pub(super) stalled_until: Time,
@@ -161,6 +163,7 @@ impl World {
             middle: Middle::new(scenario.vni, vec![up; count], plans, mutation),
             clients: scenario.flows.iter().map(|_| None).collect(),
             entries: vec![None; scenario.flows.len()],
+            given_up: vec![false; scenario.flows.len()],
             endings: vec![Ending::Waiting; scenario.flows.len()],
             machines: (0..count).map(|_| machine()).collect(),
             stalled_until: 0,
@@ -299,6 +302,9 @@ impl World {
             let moved = before.flow.flow.active != entry.flow.flow.active;
             self.counts.leads += u64::from(moved && step.notes.takeover == 0);
             self.entries[entry.number] = Some(entry);
+            // Nothing else of the client's is answered here.
+            let answers = step.out.iter().any(|(to, _)| *to == To::Client);
+            self.given_up[entry.number] |= from.is_none() && answers;
             if step.notes.takeover != 0 {
                 self.moved(self.scenario.flows[entry.number].port, &entry);
             }
