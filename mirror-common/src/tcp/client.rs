@@ -59,27 +59,29 @@ pub fn receive(
     if carries_new_bytes(flow, packet) {
         chill_the_absent(flow, conditions, notes);
     }
-    if flow.flow.state >= state::CLOSED {
-        return Verdict::Clone;
-    }
+    let was_open = flow.flow.state < state::CLOSED;
     if packet.is(bit::RST) {
         // Only a reset with an exact number closes (RFC 5961, section 3.2); the replicas judge
         // the others.
-        if packet.seq == flow.sync.client_nxt || packet.seq == flow.sync.told_ack {
+        let exact = (packet.seq == flow.sync.client_nxt) | (packet.seq == flow.sync.told_ack);
+        if was_open & exact {
             flow.flow.state = state::CLOSED;
             notes.closed = true;
         }
         return Verdict::Clone;
     }
-    let served = flow.replica(flow.flow.active).state != slot::COLD;
-    if served & conditions.is_reachable(flow.flow.active) {
+    let active = flow.flow.active;
+    let served = (flow.replica(active).state != slot::COLD) & conditions.is_reachable(active);
+    // What was closed in order needs nobody any more.
+    if served | (!was_open & flow.is_done()) {
         return Verdict::Clone;
     }
     if conditions.has(vni::flag::LEAVE_LOST) {
         return Verdict::Drop(Reason::NoReplica);
     }
+    // Also when it is closed already: the reset may have been lost, or have come with a number that the client had just left behind.
     flow.flow.state = state::CLOSED;
-    notes.closed = true;
+    notes.closed |= was_open;
     Verdict::Reset
 }
 

@@ -295,18 +295,22 @@ impl TcpFlow {
     /// to be sent again, and a replica may die, until then.
     #[inline(always)]
     pub fn close_when_done(&mut self, notes: &mut Notes) {
-        let active = self.flow.active;
-        let sync = &self.sync;
-        let done = (self.flow.state == state::CLOSING)
-            & (self.replica(active).flags & flag::FIN != 0)
-            & (sync.client_fin != sync.client_isn)
-            & (sync.sent == self.canonical_fin(active))
-            & !seq::before(sync.client_ack, self.canonical_fin(active))
-            & !seq::before(sync.told_ack, sync.client_fin);
-        if done {
+        if (self.flow.state == state::CLOSING) & self.is_done() {
             self.flow.state = state::CLOSED;
             notes.closed = true;
         }
+    }
+
+    /// Whether each side has acknowledged the other's FIN.
+    #[inline(always)]
+    pub(crate) fn is_done(&self) -> bool {
+        let active = self.flow.active;
+        let sync = &self.sync;
+        (self.replica(active).flags & flag::FIN != 0)
+            & (sync.client_fin != sync.client_isn)
+            & (sync.sent == self.canonical_fin(active))
+            & !seq::before(sync.client_ack, self.canonical_fin(active))
+            & !seq::before(sync.told_ack, sync.client_fin)
     }
 
     /// Marks a replica as cold.

@@ -1,7 +1,7 @@
 //! Takeover of dead instances, evacuation of doomed ones, and what is lost when nobody is left.
 
 use super::hosts::{A, B, C, D, everywhere};
-use super::say::{Seen, ack, data, delivered};
+use super::say::{Seen, ack, data, delivered, rst};
 use crate::{
     event::cause,
     flow::state,
@@ -311,6 +311,23 @@ fn a_client_that_nobody_can_serve_is_reset() {
         net.check_refused(data(0, 10), client::Verdict::Reset);
         net.check_state(state::CLOSED);
         assert!(net.notes.closed);
+    });
+}
+
+#[test]
+fn a_client_that_has_missed_its_reset_is_reset_again() {
+    everywhere(|net| {
+        net.establish(2);
+        net.die(A);
+        net.die(B);
+        net.check_refused(data(0, 10), client::Verdict::Reset);
+        net.check_refused(data(0, 10), client::Verdict::Reset);
+        assert!(!net.notes.closed, "the flow was closed twice");
+        // It says so if it has heard it.
+        net.check_client(rst(10), &[]);
+        // Who is back goes on with a client that does not know.
+        net.restore(A);
+        net.check_client(data(0, 10), &[(A, 0)]);
     });
 }
 
