@@ -138,7 +138,9 @@ impl World {
                 continue;
             };
             let state = end.endpoint.state();
-            if !matches!(state, State::Closed | State::TimeWait) && self.is_good(entry, slot) {
+            // A reset SYN-ACK, as that for a late SYN, makes `smoltcp` listen again.
+            let over = matches!(state, State::Closed | State::TimeWait | State::Listen);
+            if !over && self.is_good(entry, slot) {
                 return Err(format!(
                     "flow {}: slot {slot} is left in {state}",
                     entry.number
