@@ -81,6 +81,8 @@ pub struct Endpoint {
     pub read: usize,
     /// Its process is gone; the kernel goes on with the socket.
     pub orphan: bool,
+    /// Its machine lost power before: the VNI host may take it for what it was.
+    pub anew: bool,
     ts_first: Option<u32>,
     ts_recent: Option<u32>,
     /// Segments dropped because their timestamp was old.
@@ -135,6 +137,7 @@ impl Endpoint {
             number,
             read: 0,
             orphan: false,
+            anew: false,
             ts_first: None,
             ts_recent: None,
             paws_drops: 0,
@@ -355,7 +358,11 @@ impl Endpoint {
         if segment.options & option::TIMESTAMP == 0 || opening {
             return Ok(());
         }
-        if let Some(first) = self.ts_first.filter(|_| own && segment.ts_ecr != 0) {
+        // What acknowledges nothing of this stack is not taken in. It was meant for the machine as it was before it
+        // began anew, as is the echo.
+        let past = self.anew && !seq::after(segment.ack, self.truth.isn);
+        let judged = own && !past && segment.ts_ecr != 0;
+        if let Some(first) = self.ts_first.filter(|_| judged) {
             let clock = self.clock(now);
             // A clock that was anchored anew makes older echoes older still, by as much as it had drifted.
             let oldest = first.wrapping_sub(DRIFT_MAX);

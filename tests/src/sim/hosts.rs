@@ -146,6 +146,7 @@ impl World {
         // A machine that begins anew does not choose the same number again.
         let isn = plan.isns.1[instance].wrapping_add(machine.crashes << 24);
         let mut endpoint = Endpoint::new(VNI, number, host, isn, self.now);
+        endpoint.anew = machine.crashes > 0;
         let app = Application::new(
             number,
             Direction::Down,
