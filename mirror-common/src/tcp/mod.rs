@@ -313,6 +313,17 @@ impl TcpFlow {
             & !seq::before(sync.told_ack, sync.client_fin)
     }
 
+    /// The sequence number of the reset that lets a replica go when the flow is forgotten while it is open. What a replica says of a
+    /// flow that is kept nowhere passes as it is: only one whose numbers are those that the client sees may still say something.
+    #[inline(always)]
+    pub fn farewell(&self, slot: u8) -> Option<u32> {
+        let replica = self.replica(slot);
+        let open = (self.flow.state >= state::ESTABLISHED) & (self.flow.state < state::CLOSED);
+        let warm = (slot < self.flow.replicas) & (replica.state == slot::WARM);
+        // The very number that it waits for (RFC 5961, section 3.2).
+        (open & warm & (replica.isn != self.sync.isn)).then_some(replica.rcv_nxt)
+    }
+
     /// Marks a replica as cold.
     #[inline(always)]
     pub fn chill(&mut self, slot: u8, why: Cold, notes: &mut Notes) {

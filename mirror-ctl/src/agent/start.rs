@@ -137,7 +137,7 @@ pub async fn start(
     let (views, view_receiver) = watch::channel(Arc::new(View::default()));
     let metrics = Arc::new(Metrics::new());
     let log = Arc::new(EventLog::new(Arc::clone(&metrics)));
-    let sweeper = Sweeper::start(dataplane.reader()?, sweep_sender)?;
+    let sweeper = Sweeper::start(dataplane.reader()?, dataplane.injector()?, sweep_sender)?;
     let maps = dataplane.reader()?;
     let to_measure = dataplane.reader()?;
     let measured: Measured = Arc::new(move |numbers| {

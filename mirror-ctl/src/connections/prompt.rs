@@ -9,6 +9,8 @@
 //!   that became active tells the client;
 //! * the client, where there is no warm mirror: its answer finds that nobody is left, and is
 //!   answered with a reset. A suspect is left in peace: its connections wait for it.
+//!
+//! And what lets replicas go whose flow is forgotten.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -121,6 +123,35 @@ pub(super) fn to_cold(
     answered.then(|| to_replica(key, &flow.sync, replica, instance, vni))
 }
 
+/// The resets that let go the replicas of a flow that is forgotten ([`TcpFlow::farewell`]), with the interfaces they leave by.
+pub(super) fn farewells(
+    key: &FlowKey,
+    flow: &TcpFlow,
+    vni: IpAddr,
+    instance: impl Fn(u16) -> Option<Instance>,
+) -> Vec<(u32, Vec<u8>)> {
+    let slots = (0..).zip(flow.flow.instances);
+    slots
+        .filter_map(|(slot, number)| {
+            let seq = flow.farewell(slot)?;
+            let instance = instance(number)?;
+            let mut header = TcpHeader::new(key.client_port, key.vni_port, seq, 0);
+            header.rst = true;
+            let ends = (address_from(&key.client), vni);
+            let reachable = instance.state & instance::state::REACHABLE != 0;
+            reachable.then(|| (instance.ifindex, bare(towards(&instance), ends, header)))
+        })
+        .collect()
+}
+
+/// A frame to an instance.
+fn towards(instance: &Instance) -> PacketBuilderStep<etherparse::Ethernet2Header> {
+    PacketBuilder::ethernet2(
+        instance.addresses.source(),
+        instance.addresses.destination(),
+    )
+}
+
 /// A segment in the client's name that a replica answers.
 fn to_replica(
     key: &FlowKey,
@@ -132,10 +163,7 @@ fn to_replica(
     let delta = replica.isn.wrapping_sub(sync.isn);
     let ack = seq::min(sync.client_ack.wrapping_add(delta), replica.snd_nxt);
     segment(
-        PacketBuilder::ethernet2(
-            instance.addresses.source(),
-            instance.addresses.destination(),
-        ),
+        towards(instance),
         (address_from(&key.client), vni),
         (key.client_port, key.vni_port),
         (replica.rcv_nxt.wrapping_sub(1), ack),
@@ -151,6 +179,18 @@ fn segment(
     numbers: (u32, u32),
     window: u16,
 ) -> Vec<u8> {
+    let mut header = TcpHeader::new(ports.0, ports.1, numbers.0, window);
+    header.ack = true;
+    header.acknowledgment_number = numbers.1;
+    bare(builder, ends, header)
+}
+
+/// A segment without payload. `ends`: source and destination.
+fn bare(
+    builder: PacketBuilderStep<etherparse::Ethernet2Header>,
+    ends: (IpAddr, IpAddr),
+    header: TcpHeader,
+) -> Vec<u8> {
     let builder = match ends {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             builder.ipv4(source.octets(), destination.octets(), HOPS)
@@ -163,9 +203,6 @@ fn segment(
             builder.ipv6(octets(source), octets(destination), HOPS)
         }
     };
-    let mut header = TcpHeader::new(ports.0, ports.1, numbers.0, window);
-    header.ack = true;
-    header.acknowledgment_number = numbers.1;
     let builder = builder.tcp_header(header);
     let mut frame = Vec::with_capacity(builder.size(0));
     // Writing to memory fails only for payloads that are too long, and there is none.
@@ -313,6 +350,32 @@ pub(super) mod tests {
         assert_eq!(ask(flag::SYN_ACK, slot::COLD), Some(asked));
         assert_eq!(ask(flag::SYN_ACK, slot::WARM), None);
         assert_eq!(ask(0, slot::COLD), None);
+    }
+
+    #[test]
+    fn a_forgotten_flow_lets_those_go_that_can_be_reached() {
+        let flow = TcpFlow {
+            flow: flow(),
+            sync: sync(),
+        };
+        let farewells = |state| {
+            let vni = IpAddr::from([10, 77, 0, 100]);
+            let instance = |number: u16| Some(up(u32::from(number) + 2, state));
+            farewells(&key(), &flow, vni, instance)
+        };
+        let sent = farewells(instance::state::UP);
+        // The other one's numbers are the client's.
+        let [(ifindex, frame)] = sent.as_slice() else {
+            panic!("{sent:?}");
+        };
+        let packet = SlicedPacket::from_ethernet(frame).unwrap();
+        let Some(etherparse::TransportSlice::Tcp(tcp)) = packet.transport else {
+            panic!("not TCP: {packet:?}");
+        };
+        let said = (*ifindex, tcp.destination_port(), tcp.sequence_number());
+        assert_eq!(said, (4, 80, 151));
+        assert!(tcp.rst() && !tcp.ack() && tcp.payload().is_empty());
+        assert_eq!(farewells(instance::state::DEAD), []);
     }
 
     #[test]

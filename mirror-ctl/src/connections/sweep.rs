@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::IpAddr,
     ops::ControlFlow,
     sync::{
         Arc, RwLock,
@@ -16,6 +17,7 @@ use mirror_common::{
     flow::FlowKey,
     instance::{Measures, state},
     time,
+    vni::Vni,
 };
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -24,10 +26,11 @@ use super::{
     Census,
     expiry::{is_expired, is_needed},
     handshakes::{Window, gather},
+    prompt,
 };
 use crate::{
     clock,
-    dataplane::{FlowTable, Maps, set_nice},
+    dataplane::{DataplaneError, FlowTable, Injector, Maps, set_nice},
     health::{board::Noticed, collect::passive::Passive, predict::signal::Reading},
     routing::distance::Seen,
 };
@@ -72,7 +75,11 @@ pub struct Sweeper {
 
 impl Sweeper {
     /// Starts the thread; it ends when nobody listens to `found`.
-    pub fn start(mut maps: Maps, found: mpsc::Sender<Sweep>) -> std::io::Result<Self> {
+    pub fn start(
+        mut maps: Maps,
+        injector: Injector,
+        found: mpsc::Sender<Sweep>,
+    ) -> std::io::Result<Self> {
         let idle_s = Arc::new(RwLock::new(HashMap::new()));
         let limits = Arc::clone(&idle_s);
         let learns = Arc::new(AtomicBool::new(false));
@@ -93,7 +100,7 @@ impl Sweeper {
                         let now_s = time::s(clock::now_ns());
                         Window::after(last, now_s)
                     });
-                    match sweep(&mut maps, &idle, window, &mut looks) {
+                    match sweep(&mut maps, &injector, &idle, window, &mut looks) {
                         Ok(sweep) => {
                             last = window;
                             if found.blocking_send(sweep).is_err() {
@@ -121,10 +128,7 @@ fn pause(time: Duration) {
 type Looks = HashMap<u32, Passive>;
 
 /// What was measured since the looks before.
-fn measure(
-    maps: &Maps,
-    looks: &mut Looks,
-) -> Result<HashMap<u16, Reading>, crate::dataplane::DataplaneError> {
+fn measure(maps: &Maps, looks: &mut Looks) -> Result<HashMap<u16, Reading>, DataplaneError> {
     let known = maps.register.instances()?;
     let numbers: Vec<u32> = known.iter().map(|(_, record)| record.number).collect();
     let measures = maps.measures(&numbers)?;
@@ -145,10 +149,11 @@ fn measure(
 /// One walk.
 fn sweep(
     maps: &mut Maps,
+    injector: &Injector,
     idle_s: &HashMap<u16, u32>,
     window: Option<Window>,
     looks: &mut Looks,
-) -> Result<Sweep, crate::dataplane::DataplaneError> {
+) -> Result<Sweep, DataplaneError> {
     let limit = |key: &FlowKey| idle_s.get(&key.vni).copied().unwrap_or(ORPHAN_IDLE_S);
     let mut found = Sweep {
         began_ns: clock::now_ns(),
@@ -179,11 +184,19 @@ fn sweep(
             ControlFlow::Continue(())
         },
     )?;
+    let vnis = match expired.is_empty() {
+        true => Vec::new(),
+        false => maps.vnis()?,
+    };
     for (table, key) in expired {
         // It may have come to life since: only what is expired now goes.
         let now_s = time::s(clock::now_ns());
         let flow = maps.flow(table, &key)?;
         if flow.is_some_and(|flow| is_expired(table, &flow, now_s, limit(&key))) {
+            // Before it is forgotten: what they say afterwards would pass.
+            if let Err(error) = let_go(maps, injector, &vnis, table, &key) {
+                warn!("replicas of a forgotten flow are not told: {error}");
+            }
             maps.delete_flow(table, &key)?;
             found.expired += 1;
         }
@@ -191,7 +204,29 @@ fn sweep(
     Ok(found)
 }
 
-fn dead_instances(maps: &Maps) -> Result<HashSet<u16>, crate::dataplane::DataplaneError> {
+/// Lets go the replicas of a flow that is about to be forgotten.
+fn let_go(
+    maps: &Maps,
+    injector: &Injector,
+    vnis: &[(IpAddr, Vni)],
+    table: FlowTable,
+    key: &FlowKey,
+) -> Result<(), DataplaneError> {
+    let is_its = |(_, vni): &&(IpAddr, Vni)| (vni.vni, vni.address) == (key.vni, key.address);
+    let (FlowTable::Mirrored, Some((address, _))) = (table, vnis.iter().find(is_its)) else {
+        return Ok(());
+    };
+    let Some(flow) = maps.tcp_flow(table, key)? else {
+        return Ok(());
+    };
+    let instance = |number: u16| maps.instance(number.into()).ok();
+    for (ifindex, frame) in prompt::farewells(key, &flow, *address, instance) {
+        injector.send(ifindex, &frame)?;
+    }
+    Ok(())
+}
+
+fn dead_instances(maps: &Maps) -> Result<HashSet<u16>, DataplaneError> {
     let mut dead = HashSet::new();
     for (_, record) in maps.register.instances()? {
         if maps.instance(record.number)?.state == state::DEAD {

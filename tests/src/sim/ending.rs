@@ -125,7 +125,8 @@ impl World {
             .flat_map(|machine| machine.ends.values_mut());
         clients
             .chain(servers)
-            .any(|end| end.endpoint.number == number && end.endpoint.is_stuck(now))
+            .map(|end| &mut end.endpoint)
+            .any(|end| end.number == number && (end.was_stuck || end.is_stuck(now)))
     }
 
     fn check_drained(&self, entry: &Entry) -> Result<(), String> {

@@ -83,6 +83,8 @@ pub struct Endpoint {
     pub orphan: bool,
     /// Its machine lost power before: the VNI host may take it for what it was.
     pub anew: bool,
+    /// It had stopped of its own accord when it was reset.
+    pub was_stuck: bool,
     ts_first: Option<u32>,
     ts_recent: Option<u32>,
     /// Segments dropped because their timestamp was old.
@@ -138,6 +140,7 @@ impl Endpoint {
             read: 0,
             orphan: false,
             anew: false,
+            was_stuck: false,
             ts_first: None,
             ts_recent: None,
             paws_drops: 0,
@@ -253,6 +256,7 @@ impl Endpoint {
                 Ok(()) => {}
             }
             let segment = &parsed.segment;
+            self.was_stuck |= segment.is(bit::RST) && self.is_stuck(now);
             if segment.is(bit::SYN) {
                 self.truth.peer_isn = segment.seq;
             }

@@ -125,7 +125,11 @@ impl World {
     /// its time (net/ipv4/tcp_minisocks.c, tcp_timewait_state_process).
     pub(super) fn accept(&mut self, instance: usize, port: u16, parsed: &Parsed) {
         let segment = &parsed.segment;
-        let opens = segment.flags & (bit::SYN | bit::ACK | bit::RST) == bit::SYN;
+        if segment.is(bit::RST) {
+            // Nobody answers it.
+            return;
+        }
+        let opens = segment.flags & (bit::SYN | bit::ACK) == bit::SYN;
         let machine = &self.machines[instance];
         let known = machine.ends.get(&port);
         let free = known.is_none_or(|end| {

@@ -18,7 +18,7 @@ use mirror_common::{
 };
 
 use super::{
-    endpoint::{CLIENT, Time, VNI},
+    endpoint::{CLIENT, PORT, Time, VNI},
     frame::{Bare, Frame, Parsed, bare},
     mutation::Mutation,
     scenario::{FlowPlan, MS},
@@ -131,8 +131,8 @@ impl Middle {
         conditions
     }
 
-    /// Forgets what is over, as the agent's sweep does.
-    pub fn sweep(&mut self, now: Time) {
+    /// Forgets what is over, as the agent's sweep does. Returns what lets its replicas go, by instance.
+    pub fn sweep(&mut self, now: Time) -> Vec<(usize, Frame)> {
         let now_s = (now / (1_000 * MS)) as u32;
         let keep = |_: &u16, entry: &mut Entry| {
             let limit = match entry.flow.flow.state {
@@ -143,7 +143,15 @@ impl Middle {
             now_s.saturating_sub(entry.flow.flow.seen_s) <= limit
         };
         self.half_open.retain(keep);
-        self.established.retain(keep);
+        let mut farewells = Vec::new();
+        self.established.retain(|port, entry| {
+            let kept = keep(port, entry);
+            if !kept {
+                farewells.extend(farewells_of(*port, &entry.flow));
+            }
+            kept
+        });
+        farewells
     }
 
     /// What a replica said last ahead of the others, if the client was not sent it.
@@ -426,6 +434,23 @@ fn carry_out(
         To::Client
     };
     Some((to, sent))
+}
+
+/// The resets that let go the replicas of a flow that is forgotten.
+fn farewells_of(port: u16, flow: &TcpFlow) -> Vec<(usize, Frame)> {
+    let slots = (0..flow.flow.replicas).filter_map(|slot| Some((slot, flow.farewell(slot)?)));
+    slots
+        .map(|(slot, seq)| {
+            let reset = bare(&Bare {
+                addresses: [CLIENT, VNI],
+                ports: (port, PORT),
+                numbers: (seq, 0),
+                flags: bit::RST,
+                ..Bare::default()
+            });
+            (flow.flow.instances[usize::from(slot)].into(), reset)
+        })
+        .collect()
 }
 
 /// Resets the client's connection in the name of an instance that is gone.

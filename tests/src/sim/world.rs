@@ -275,7 +275,9 @@ impl World {
                 Ok(())
             }
             Event::Sweep => {
-                self.middle.sweep(self.now);
+                for (instance, frame) in self.middle.sweep(self.now) {
+                    self.send_to_instance(instance, frame);
+                }
                 self.at(self.now + S, Event::Sweep);
                 Ok(())
             }

@@ -1,6 +1,6 @@
 //! Takeover of dead instances, evacuation of doomed ones, and what is lost when nobody is left.
 
-use super::hosts::{A, B, C, D, everywhere};
+use super::hosts::{A, B, C, D, Net, everywhere};
 use super::say::{Seen, ack, data, delivered, rst};
 use crate::{
     event::cause,
@@ -413,5 +413,31 @@ fn an_asynchronous_mirror_whose_acknowledgements_are_late_takes_over() {
         net.check_client(data(100, 100), &[(B, 0)]);
         net.check(B, ack(200), delivered(0, 200));
         net.check_client(data(200, 100), &[(B, 0)]);
+    });
+}
+
+#[test]
+fn a_flow_that_is_forgotten_lets_go_whose_numbers_are_not_the_clients() {
+    everywhere(|net| {
+        let farewells = |net: &Net| [A, B, C, D].map(|slot| net.flow.farewell(slot));
+        net.open(3);
+        let _ = net.syn_ack(B);
+        assert_eq!(farewells(net), [None; 4], "{net:?}");
+        let _ = net.syn_ack(A);
+        let _ = net.syn_ack(C);
+        net.complete();
+        net.check_client(data(0, 100), &[(A, 0), (B, 0), (C, 0)]);
+        net.check(B, ack(0).acks(100), SUPPRESSED);
+        let numbers = |net: &Net| (net.client_seq(100), net.client_seq(0));
+        let (more, less) = numbers(net);
+        assert_eq!(farewells(net), [None, Some(more), Some(less), None]);
+        // The client goes on with another's numbers, and would be told its own.
+        net.take_over(A, B);
+        assert_eq!(farewells(net), [None, Some(more), Some(less), None]);
+        // Who was reset is gone, and nobody is left in what is over.
+        let _ = net.replica_says(C, rst(0));
+        assert_eq!(farewells(net), [None, Some(more), None, None]);
+        let _ = net.client_says(rst(100));
+        assert_eq!(farewells(net), [None; 4], "{net:?}");
     });
 }
