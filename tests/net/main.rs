@@ -15,6 +15,7 @@ mod events;
 mod first;
 mod flood;
 mod flows;
+mod forgotten;
 mod fragments;
 mod handshake;
 mod hostile;

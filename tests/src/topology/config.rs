@@ -210,6 +210,9 @@ pub struct VniConfig {
     /// How long a mirror may be behind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_ms_max: Option<u32>,
+    /// After how long a silent flow is forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_s: Option<u32>,
     /// Where QUIC is spoken.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub quic_ports: Vec<u16>,
@@ -259,6 +262,7 @@ impl Config {
                 on_loss: None,
                 handshake_ms: None,
                 lag_ms_max: None,
+                idle_s: None,
                 quic_ports: Vec::new(),
             }],
         }
@@ -297,6 +301,15 @@ impl Config {
     #[must_use]
     pub fn with_mirrors(mut self, mirrors: u8) -> Self {
         self.vni.iter_mut().for_each(|vni| vni.mirrors = mirrors);
+        self
+    }
+
+    /// Has flows forgotten that were silent for longer than this.
+    #[must_use]
+    pub fn with_idle(mut self, idle_s: u32) -> Self {
+        self.vni
+            .iter_mut()
+            .for_each(|vni| vni.idle_s = Some(idle_s));
         self
     }
 

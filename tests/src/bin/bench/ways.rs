@@ -87,6 +87,7 @@ impl Ours {
                 on_loss: None,
                 handshake_ms: None,
                 lag_ms_max: None,
+                idle_s: None,
                 quic_ports: Vec::new(),
             });
             ways.push(Way {
