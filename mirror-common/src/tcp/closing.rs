@@ -36,8 +36,8 @@ pub(super) fn judge(
     if from == active || !has_closed || !conditions.has(vni::flag::VOTE_ON_CLOSE) {
         return;
     }
-    // `fin` is after the FIN itself: it was delivered when `sent` is there, unless that is another
-    // replica's byte. One behind `sent` is a death too: of a replica that became active while it was
+    // `fin` is after the FIN itself: the client has it when it says so, unless that is another
+    // replica's byte. A FIN that was sent when nobody else was left may have been lost. One behind `sent` is a death too: of a replica that became active while it was
     // behind.
     let fin = flow.canonical_fin(active);
     let bytes_end = packet
@@ -51,10 +51,15 @@ pub(super) fn judge(
     let agrees = fin_of(flow, from) == Some(fin);
     let shows = (packet.payload > 0) & !seq::before(bytes_end, fin) & !agrees;
     let beyond = seq::after(flow.produced(from), fin) | shows;
-    let delivered = (flow.sync.sent == fin) & (flow.flow.state >= state::CLOSING);
+    let delivered = (flow.sync.client_ack == fin) & (flow.flow.state >= state::CLOSING);
     if beyond & !delivered {
         flow.chill(active, Cold::ClosedEarly, notes);
         roles::activate(flow, from, cause::CLOSED_EARLY, notes);
+        // Its FIN does not count any more, if it was sent.
+        let has_client_closed = flow.sync.client_fin != flow.sync.client_isn;
+        if (flow.flow.state == state::CLOSING) & !has_client_closed {
+            flow.flow.state = state::ESTABLISHED;
+        }
     }
 }
 

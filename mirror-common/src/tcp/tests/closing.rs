@@ -261,6 +261,22 @@ fn a_fin_after_a_takeover_is_delivered_again() {
     });
 }
 
+#[test]
+fn a_fin_that_was_lost_when_nobody_else_was_left_gives_way_to_who_is_back_and_goes_on() {
+    everywhere(|net| {
+        net.establish(2);
+        net.check(B, data(0, 100), SUPPRESSED);
+        net.die(B);
+        net.check(A, fin(0), delivered(0, 0));
+        net.restore(B);
+        net.check(A, fin(0), FIN_HELD);
+        net.check(B, data(0, 100), delivered(0, 0));
+        net.check_went_cold(A, Cold::ClosedEarly);
+        net.check_takeover(cause::CLOSED_EARLY, A, B);
+        net.check_state(state::ESTABLISHED);
+    });
+}
+
 /// The trusted FIN went out; the mirror's process says more, and it is too late.
 #[test]
 fn a_delivered_fin_is_not_taken_back() {
@@ -268,6 +284,7 @@ fn a_delivered_fin_is_not_taken_back() {
         net.vni(0, flag::VOTE_ON_CLOSE);
         net.establish(2);
         net.check(A, fin(0), delivered(0, 0));
+        net.check_client(ack(0).acks(1), &[(A, 1), (B, 0)]);
         net.vni(flag::VOTE_ON_CLOSE, 0);
         net.check(B, data(0, 100), SUPPRESSED);
         net.check_stays(A);
