@@ -313,6 +313,14 @@ impl TcpFlow {
             & !seq::before(sync.told_ack, sync.client_fin)
     }
 
+    /// Whether no warm replica is left but on instances that are dead: nobody will serve the client.
+    pub fn is_abandoned(&self, is_dead: impl Fn(u16) -> bool) -> bool {
+        (0..self.flow.replicas).all(|slot| {
+            let number = self.flow.instances[usize::from(slot) % REPLICAS];
+            self.replica(slot).state != slot::WARM || is_dead(number)
+        })
+    }
+
     /// The sequence number of the reset that lets a replica go when the flow is forgotten while it is open. What a replica says of a
     /// flow that is kept nowhere passes as it is: only one whose numbers are those that the client sees may still say something.
     #[inline(always)]

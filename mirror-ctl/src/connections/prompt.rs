@@ -123,6 +123,23 @@ pub(super) fn to_cold(
     answered.then(|| to_replica(key, &flow.sync, replica, instance, vni))
 }
 
+/// The segment that makes the client of an open flow speak that nobody is left to serve: what it says is answered with a reset.
+pub(super) fn to_abandoned(
+    key: &FlowKey,
+    flow: &TcpFlow,
+    vni: IpAddr,
+    is_dead: impl Fn(u16) -> bool,
+) -> Option<(u32, Vec<u8>)> {
+    let entry = Entry {
+        table: FlowTable::Mirrored,
+        key,
+        flow: &flow.flow,
+        sync: Some(&flow.sync),
+    };
+    let abandoned = is_open(&entry) && flow.is_abandoned(is_dead);
+    abandoned.then(|| frames(&entry, vni, &HashMap::new(), false).pop())?
+}
+
 /// The resets that let go the replicas of a flow that is forgotten ([`TcpFlow::farewell`]), with the interfaces they leave by.
 pub(super) fn farewells(
     key: &FlowKey,
@@ -376,6 +393,32 @@ pub(super) mod tests {
         assert_eq!(said, (4, 80, 151));
         assert!(tcp.rst() && !tcp.ack() && tcp.payload().is_empty());
         assert_eq!(farewells(instance::state::DEAD), []);
+    }
+
+    #[test]
+    fn a_client_whom_nobody_is_left_to_serve_is_asked() {
+        let ask = |dead: &[u16], cold: &[usize]| {
+            let mut flow = TcpFlow {
+                flow: flow(),
+                sync: sync(),
+            };
+            for slot in cold {
+                flow.sync.replicas[*slot].state = slot::COLD;
+            }
+            let vni = IpAddr::from([10, 77, 0, 100]);
+            to_abandoned(&key(), &flow, vni, |number| dead.contains(&number))
+        };
+        let numbers = flow().instances;
+        assert_eq!(ask(&[], &[0]), None);
+        assert_eq!(ask(&numbers[..1], &[]), None);
+        let (ifindex, frame) = ask(&numbers[1..2], &[0]).unwrap();
+        assert_eq!(ifindex, flow().ifindex);
+        let packet = SlicedPacket::from_ethernet(&frame).unwrap();
+        let Some(etherparse::TransportSlice::Tcp(tcp)) = packet.transport else {
+            panic!("not TCP: {packet:?}");
+        };
+        assert_eq!(tcp.destination_port(), key().client_port);
+        assert_eq!(ask(&[], &[0, 1]).map(|(ifindex, _)| ifindex), Some(ifindex));
     }
 
     #[test]

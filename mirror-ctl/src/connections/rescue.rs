@@ -202,21 +202,28 @@ impl Rescue {
             .collect())
     }
 
-    /// Prompts cold replicas, where their instances can be reached.
+    /// Prompts cold replicas, where their instances can be reached, and the clients whom nobody is left to serve.
     fn chilled(&self, chilled: &[(FlowKey, u16)]) -> Result<(), DataplaneError> {
         let vnis = self.vnis()?;
         for (key, number) in chilled {
-            let instance = self.maps.instance(u32::from(*number))?;
             let Some((address, _)) = vnis.get(&(key.vni, key.address)) else {
                 continue;
             };
-            if instance.state & instance::state::REACHABLE == 0 {
+            let Some(flow) = self.maps.tcp_flow(FlowTable::Mirrored, key)? else {
                 continue;
-            }
-            if let Some(flow) = self.maps.tcp_flow(FlowTable::Mirrored, key)?
+            };
+            let instance = self.maps.instance(u32::from(*number))?;
+            if instance.state & instance::state::REACHABLE != 0
                 && let Some(frame) = prompt::to_cold(key, &flow, *number, &instance, *address)
             {
                 self.injector.send(instance.ifindex, &frame)?;
+            }
+            let is_dead = |number: u16| {
+                let instance = self.maps.instance(number.into());
+                instance.is_ok_and(|instance| instance.state == instance::state::DEAD)
+            };
+            if let Some((ifindex, frame)) = prompt::to_abandoned(key, &flow, *address, is_dead) {
+                self.injector.send(ifindex, &frame)?;
             }
         }
         Ok(())

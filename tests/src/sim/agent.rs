@@ -19,7 +19,7 @@ use super::{
 /// How long an instance is suspect before it is dead.
 pub(super) const SUSPICION: Time = S;
 /// How often flows are asked: the question or its answer may be lost.
-const PROMPTS: u32 = 4;
+pub(super) const PROMPTS: u32 = 4;
 /// Stacks answer such segments once a second at most.
 const PROMPT_INTERVAL: Time = 1_100 * MS;
 /// From an event of the dataplane to what follows.
@@ -76,6 +76,33 @@ impl World {
                 self.at(self.now + REACTION, event);
             }
         }
+    }
+
+    /// Asks the client of a flow that has no warm replica left.
+    pub(super) fn ask_client(&mut self, port: u16, times: u32) {
+        if self.now < self.stalled_until {
+            self.at(self.stalled_until, Event::Asks(port, times));
+            return;
+        }
+        let entry = self.middle.entries().find(|(of, _)| *of == port);
+        let Some((_, entry)) = entry.map(|(port, entry)| (port, *entry)) else {
+            return;
+        };
+        let open = (state::ESTABLISHED..state::CLOSED).contains(&entry.flow.flow.state);
+        if !open || !self.is_abandoned(&entry) {
+            return;
+        }
+        self.send_to_client(question_to_client(port, &entry));
+        if times > 1 {
+            self.at(self.now + PROMPT_INTERVAL, Event::Asks(port, times - 1));
+        }
+    }
+
+    /// Whether nobody is left to serve a flow's client, as far as the agent knows.
+    pub(super) fn is_abandoned(&self, entry: &Entry) -> bool {
+        let instances = &self.middle.instances;
+        let is_dead = |number: u16| instances[usize::from(number)].state == instance::state::DEAD;
+        entry.flow.is_abandoned(is_dead)
     }
 
     /// Asks, with a segment that every stack answers, the warm mirrors of each flow of an instance that is lost, or

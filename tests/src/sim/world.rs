@@ -11,6 +11,7 @@ use mirror_common::instance::{self, Instance};
 use smoltcp::socket::tcp::State;
 
 use super::{
+    agent::PROMPTS,
     endpoint::Time,
     frame::{Frame, IP},
     hosts::{End, Machine},
@@ -52,6 +53,8 @@ pub(super) enum Event {
     Looks(usize),
     /// It asks the flows of an instance: whether that is back, and how often more.
     Prompts(usize, bool, u32),
+    /// It asks the client of a flow, by its port, whom nobody is left to serve, and how often more.
+    Asks(u16, u32),
     Sweep,
 }
 
@@ -274,6 +277,10 @@ impl World {
                 self.prompt(instance, back, times);
                 Ok(())
             }
+            Event::Asks(port, times) => {
+                self.ask_client(port, times);
+                Ok(())
+            }
             Event::Sweep => {
                 for (instance, frame) in self.middle.sweep(self.now) {
                     self.send_to_instance(instance, frame);
@@ -307,6 +314,12 @@ impl World {
             // Nothing else of the client's is answered here.
             let answers = step.out.iter().any(|(to, _)| *to == To::Client);
             self.given_up[entry.number] |= from.is_none() && answers;
+            if step.notes.went_cold != 0 && self.is_abandoned(&entry) {
+                self.at(
+                    self.now,
+                    Event::Asks(self.scenario.flows[entry.number].port, PROMPTS),
+                );
+            }
             if step.notes.takeover != 0 {
                 self.moved(self.scenario.flows[entry.number].port, &entry);
             }

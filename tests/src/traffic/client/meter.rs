@@ -159,7 +159,12 @@ mod tests {
     fn what_ended_long_before_the_mark_is_not_compared_with_it() {
         let mark = 20 + FAULT_NS;
         check(mark, 0, &[(10, 18), (19, 24), (25, 27)], (5, 0));
-        check(0, 0, &[(10, 18), (19, 24), (25, 27), (40 + FAULT_NS, 41 + FAULT_NS)], (8, 0));
+        check(
+            0,
+            0,
+            &[(10, 18), (19, 24), (25, 27), (40 + FAULT_NS, 41 + FAULT_NS)],
+            (8, 0),
+        );
     }
 
     #[test]
