@@ -3,6 +3,7 @@
 use std::fmt;
 
 use mirror_common::{
+    event::cause,
     flow::{TcpFlow, state},
     limits::REPLICAS,
     plan::Copy,
@@ -40,8 +41,11 @@ impl Seen<'_> {
     pub(super) fn check(&self) -> Result<(), String> {
         let (before, after) = (&self.before.flow, &self.after.flow);
         holds(after.active < after.replicas, "an unused slot is active")?;
+        // A FIN does not count any more that was lost, and who sent it is not active any more.
+        let opened_again = self.notes.takeover == cause::CLOSED_EARLY
+            && (before.state, after.state) == (state::CLOSING, state::ESTABLISHED);
         holds(
-            after.state >= before.state,
+            after.state >= before.state || opened_again,
             "the flow went back to a former state",
         )?;
         self.check_takeover()?;
