@@ -313,11 +313,11 @@ impl TcpFlow {
             & !seq::before(sync.told_ack, sync.client_fin)
     }
 
-    /// Whether no warm replica is left but on instances that are dead: nobody will serve the client.
-    pub fn is_abandoned(&self, is_dead: impl Fn(u16) -> bool) -> bool {
+    /// Whether no warm replica is left but on instances that are dead or take nobody over: nobody will serve the client.
+    pub fn is_abandoned(&self, is_no_heir: impl Fn(u16) -> bool) -> bool {
         (0..self.flow.replicas).all(|slot| {
             let number = self.flow.instances[usize::from(slot) % REPLICAS];
-            self.replica(slot).state != slot::WARM || is_dead(number)
+            self.replica(slot).state != slot::WARM || is_no_heir(number)
         })
     }
 

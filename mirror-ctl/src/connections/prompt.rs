@@ -128,7 +128,7 @@ pub(super) fn to_abandoned(
     key: &FlowKey,
     flow: &TcpFlow,
     vni: IpAddr,
-    is_dead: impl Fn(u16) -> bool,
+    is_no_heir: impl Fn(u16) -> bool,
 ) -> Option<(u32, Vec<u8>)> {
     let entry = Entry {
         table: FlowTable::Mirrored,
@@ -136,7 +136,7 @@ pub(super) fn to_abandoned(
         flow: &flow.flow,
         sync: Some(&flow.sync),
     };
-    let abandoned = is_open(&entry) && flow.is_abandoned(is_dead);
+    let abandoned = is_open(&entry) && flow.is_abandoned(is_no_heir);
     abandoned.then(|| frames(&entry, vni, &HashMap::new(), false).pop())?
 }
 

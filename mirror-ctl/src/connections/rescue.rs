@@ -206,7 +206,7 @@ impl Rescue {
     fn chilled(&self, chilled: &[(FlowKey, u16)]) -> Result<(), DataplaneError> {
         let vnis = self.vnis()?;
         for (key, number) in chilled {
-            let Some((address, _)) = vnis.get(&(key.vni, key.address)) else {
+            let Some((address, vni)) = vnis.get(&(key.vni, key.address)) else {
                 continue;
             };
             let Some(flow) = self.maps.tcp_flow(FlowTable::Mirrored, key)? else {
@@ -218,11 +218,15 @@ impl Rescue {
             {
                 self.injector.send(instance.ifindex, &frame)?;
             }
-            let is_dead = |number: u16| {
+            let active = flow.flow.instances[usize::from(flow.flow.active) % REPLICAS];
+            let has_shadows = vni.flags & vni::flag::SHADOW != 0;
+            // A shadow takes nobody over.
+            let is_no_heir = |number: u16| {
                 let instance = self.maps.instance(number.into());
-                instance.is_ok_and(|instance| instance.state == instance::state::DEAD)
+                let is_dead = |instance: Instance| instance.state == instance::state::DEAD;
+                has_shadows && number != active || instance.is_ok_and(is_dead)
             };
-            if let Some((ifindex, frame)) = prompt::to_abandoned(key, &flow, *address, is_dead) {
+            if let Some((ifindex, frame)) = prompt::to_abandoned(key, &flow, *address, is_no_heir) {
                 self.injector.send(ifindex, &frame)?;
             }
         }
