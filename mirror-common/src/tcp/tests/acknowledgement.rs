@@ -218,17 +218,24 @@ fn a_fin_of_the_client_is_held_like_data() {
     });
 }
 
+/// All that the client may send at first.
+const ALL: i32 = WINDOW as i32;
+
+/// The client has sent that, and is told of so much more room.
+fn fill_window(net: &mut Net, left: u32) {
+    net.conditions.vni.lag_bytes_max = WINDOW;
+    net.establish(2);
+    net.check_client(data(0, WINDOW), &[(A, 0), (B, 0)]);
+    net.check(B, ack(ALL).window(left), SUPPRESSED);
+    net.check(A, ack(ALL).window(left), delivered(0, ALL));
+}
+
 /// The replicas' windows have opened, the client has not heard of it and sends a segment beyond the window that it
 /// knows.
 #[test]
 fn what_was_sent_beyond_the_window_is_acknowledged_when_it_is_said_again() {
-    const ALL: i32 = WINDOW as i32;
     everywhere(|net| {
-        net.conditions.vni.lag_bytes_max = WINDOW;
-        net.establish(2);
-        net.check_client(data(0, WINDOW), &[(A, 0), (B, 0)]);
-        net.check(B, ack(ALL).window(128), SUPPRESSED);
-        net.check(A, ack(ALL).window(128), delivered(0, ALL));
+        fill_window(net, 128);
         net.check_client(data(ALL, 1_000), &[(A, 0), (B, 0)]);
         net.check(B, ack(ALL + 1_000).window(8_192), SUPPRESSED);
         net.check(A, ack(ALL + 1_000).window(8_192), delivered(0, ALL));
@@ -242,13 +249,8 @@ fn what_was_sent_beyond_the_window_is_acknowledged_when_it_is_said_again() {
 /// A probe of a window that has opened meanwhile: its byte and the FIN behind it are taken in.
 #[test]
 fn a_fin_behind_the_byte_of_a_probe_is_acknowledged_when_it_is_said_again() {
-    const ALL: i32 = WINDOW as i32;
     everywhere(|net| {
-        net.conditions.vni.lag_bytes_max = WINDOW;
-        net.establish(2);
-        net.check_client(data(0, WINDOW), &[(A, 0), (B, 0)]);
-        net.check(B, ack(ALL).window(0), SUPPRESSED);
-        net.check(A, ack(ALL).window(0), delivered(0, ALL));
+        fill_window(net, 0);
         let last = data(ALL, 1).with(bit::FIN);
         net.check_client(last, &[(A, 0), (B, 0)]);
         net.check(A, ack(ALL + 2).window(1_280), HELD);
