@@ -68,6 +68,7 @@ impl Rescuer {
                     maps,
                     injector,
                     vnis: Vnis::new(),
+                    vnis_read: None,
                     left: VecDeque::new(),
                     failed: None,
                 };
@@ -119,9 +120,10 @@ impl Rescuer {
 struct Rescue {
     maps: Maps,
     injector: Injector,
-    /// As they were when an instance was lost last.
     vnis: Vnis,
-    /// Connections of lost instances that nobody waits on, in the order in which they are to be prompted.
+    /// When they were read.
+    vnis_read: Option<Instant>,
+    /// What nobody waits on, in the order in which it is to be done.
     left: VecDeque<Left>,
     /// What went wrong with them last.
     failed: Option<DataplaneError>,
@@ -129,11 +131,24 @@ struct Rescue {
 
 /// A connection that is yet to be prompted.
 struct Left {
-    table: FlowTable,
     key: FlowKey,
-    loss: Loss,
-    /// Not earlier than then.
-    due: Instant,
+    why: Why,
+    since: Instant,
+}
+
+impl Left {
+    /// It is prompted no earlier than then.
+    fn due(&self) -> Instant {
+        self.since + LEFT_FOR
+    }
+}
+
+/// Why a connection is yet to be prompted.
+enum Why {
+    /// Its active instance was lost.
+    Lost(FlowTable, Loss),
+    /// Its replica at an instance went cold.
+    Chilled(u16),
 }
 
 /// That an instance was lost.
@@ -161,7 +176,7 @@ impl Rescue {
             let task = match self.left.front() {
                 None => tasks.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(left) => {
-                    tasks.recv_timeout(left.due.saturating_duration_since(Instant::now()))
+                    tasks.recv_timeout(left.due().saturating_duration_since(Instant::now()))
                 }
             };
             let done = match task {
@@ -190,45 +205,58 @@ impl Rescue {
                 }
                 Ok(())
             }
-            Task::Chilled(chilled) => self.chilled(&chilled),
+            Task::Chilled(chilled) => {
+                self.leave_chilled(&chilled);
+                Ok(())
+            }
         }
     }
 
-    /// All VNIs, as they are now.
-    fn vnis(&self) -> Result<Vnis, DataplaneError> {
+    /// Reads all VNIs.
+    fn read_vnis(&mut self) -> Result<(), DataplaneError> {
         let vnis = self.maps.vnis()?.into_iter();
-        Ok(vnis
+        self.vnis = vnis
             .map(|(address, vni)| ((vni.vni, vni.address), (address, vni)))
-            .collect())
+            .collect();
+        self.vnis_read = Some(Instant::now());
+        Ok(())
     }
 
-    /// Prompts cold replicas, where their instances can be reached, and the clients whom nobody is left to serve.
-    fn chilled(&self, chilled: &[(FlowKey, u16)]) -> Result<(), DataplaneError> {
-        let vnis = self.vnis()?;
-        for (key, number) in chilled {
-            let Some((address, vni)) = vnis.get(&(key.vni, key.address)) else {
-                continue;
-            };
-            let Some(flow) = self.maps.tcp_flow(FlowTable::Mirrored, key)? else {
-                continue;
-            };
-            let instance = self.maps.instance(u32::from(*number))?;
-            if instance.state & instance::state::REACHABLE != 0
-                && let Some(frame) = prompt::to_cold(key, &flow, *number, &instance, *address)
-            {
-                self.injector.send(instance.ifindex, &frame)?;
-            }
-            let active = flow.flow.instances[usize::from(flow.flow.active) % REPLICAS];
-            let has_shadows = vni.flags & vni::flag::SHADOW != 0;
-            // A shadow takes nobody over.
-            let is_no_heir = |number: u16| {
-                let instance = self.maps.instance(number.into());
-                let is_dead = |instance: Instance| instance.state == instance::state::DEAD;
-                has_shadows && number != active || instance.is_ok_and(is_dead)
-            };
-            if let Some((ifindex, frame)) = prompt::to_abandoned(key, &flow, *address, is_no_heir) {
-                self.injector.send(ifindex, &frame)?;
-            }
+    /// Leaves a cold replica's connection for later, since whoever waits for a warm one comes first.
+    fn leave_chilled(&mut self, chilled: &[(FlowKey, u16)]) {
+        let since = Instant::now();
+        let chilled = chilled.iter().map(|(key, number)| Left {
+            key: *key,
+            why: Why::Chilled(*number),
+            since,
+        });
+        self.left.extend(chilled);
+    }
+
+    /// Prompts a cold replica, where its instance can be reached, and the client whom nobody is left to serve.
+    fn prompt_chilled(&self, key: &FlowKey, number: u16) -> Result<(), DataplaneError> {
+        let Some((address, vni)) = self.vnis.get(&(key.vni, key.address)) else {
+            return Ok(());
+        };
+        let Some(flow) = self.maps.tcp_flow(FlowTable::Mirrored, key)? else {
+            return Ok(());
+        };
+        let instance = self.maps.instance(u32::from(number))?;
+        if instance.state & instance::state::REACHABLE != 0
+            && let Some(frame) = prompt::to_cold(key, &flow, number, &instance, *address)
+        {
+            self.injector.send(instance.ifindex, &frame)?;
+        }
+        let active = flow.flow.instances[usize::from(flow.flow.active) % REPLICAS];
+        let has_shadows = vni.flags & vni::flag::SHADOW != 0;
+        // A shadow takes nobody over.
+        let is_no_heir = |number: u16| {
+            let instance = self.maps.instance(number.into());
+            let is_dead = |instance: Instance| instance.state == instance::state::DEAD;
+            has_shadows && number != active || instance.is_ok_and(is_dead)
+        };
+        if let Some((ifindex, frame)) = prompt::to_abandoned(key, &flow, *address, is_no_heir) {
+            self.injector.send(ifindex, &frame)?;
         }
         Ok(())
     }
@@ -260,15 +288,15 @@ impl Rescue {
     }
 
     /// Asks every connection that has a warm replica on an instance that is back.
-    fn back(&self, number: u32) -> Result<(), DataplaneError> {
-        let vnis = self.vnis()?;
+    fn back(&mut self, number: u32) -> Result<(), DataplaneError> {
+        self.read_vnis()?;
         let instance = self.maps.instance(number)?;
         // Nobody else is asked, and no client.
         let only = HashMap::from([(number as u16, instance)]);
         let mut failed = None;
         self.maps.walk_flows(
             |entry| {
-                let vni = vnis.get(&(entry.key.vni, entry.key.address));
+                let vni = self.vnis.get(&(entry.key.vni, entry.key.address));
                 if let Some((address, _)) = vni.filter(|_| prompt::mirrors(&entry, number)) {
                     for (ifindex, frame) in prompt::frames(&entry, *address, &only, true) {
                         failed = self.injector.send(ifindex, &frame).err().or(failed.take());
@@ -283,31 +311,39 @@ impl Rescue {
 
     /// Prompts the connections of a lost instance whose clients wait, and leaves the others for later.
     fn lost(&mut self, loss: Loss) -> Result<(), DataplaneError> {
-        self.vnis = self.vnis()?;
+        let since = Instant::now();
+        self.read_vnis()?;
         let mut instances = Instances::new();
         let mut left = VecDeque::new();
         let (mut hurried, mut failed) = (0, None);
-        let due = Instant::now() + LEFT_FOR;
-        self.maps.walk_flows(
-            |entry| {
-                match prompt::concerns(&entry, loss.number) {
-                    true if prompt::is_urgent(&entry) => {
-                        hurried += 1;
-                        let prompted = self.prompt(&entry, loss, &mut instances);
-                        failed = prompted.err().or(failed.take());
-                    }
-                    true => left.push_back(Left {
-                        table: entry.table,
-                        key: *entry.key,
-                        loss,
-                        due,
-                    }),
-                    false => {}
+        self.maps.walk_table(FlowTable::Mirrored, |entry| {
+            match prompt::concerns(&entry, loss.number) {
+                true if prompt::is_urgent(&entry) => {
+                    hurried += 1;
+                    let prompted = self.prompt(&entry, loss, &mut instances);
+                    failed = prompted.err().or(failed.take());
                 }
-                ControlFlow::Continue(())
-            },
-            || ControlFlow::Continue(()),
-        )?;
+                true => left.push_back(Left {
+                    key: *entry.key,
+                    why: Why::Lost(entry.table, loss),
+                    since,
+                }),
+                false => {}
+            }
+        })?;
+        self.release(loss.number)?;
+        // Nobody can take over those without mirrors. All that can be done is to tell their clients, and not on a suspicion.
+        if !loss.is_suspicion {
+            self.maps.walk_table(FlowTable::Unmirrored, |entry| {
+                if prompt::concerns(&entry, loss.number) {
+                    left.push_back(Left {
+                        key: *entry.key,
+                        why: Why::Lost(entry.table, loss),
+                        since,
+                    });
+                }
+            })?;
+        }
         debug!(
             instance = loss.number,
             hurried,
@@ -315,16 +351,23 @@ impl Rescue {
             "prompts"
         );
         self.left.append(&mut left);
-        self.release(loss.number)?;
         failed.map_or(Ok(()), Err)
     }
 
     /// Prompts some of the connections that are left. What failed is told when none is left: once, and not for each.
     fn prompt_some(&mut self) -> Result<(), DataplaneError> {
-        let mut instances = Instances::new();
         let some = self.left.len().min(PROMPTED_BETWEEN);
+        // Not for each group: they are looked for in many thousand places.
+        let newest = self.left.iter().take(some).map(|left| left.since).max();
+        if self.vnis_read < newest {
+            self.read_vnis()?;
+        }
+        let mut instances = Instances::new();
         for left in self.left.drain(..some).collect::<Vec<_>>() {
-            let prompted = self.prompt_left(&left, &mut instances);
+            let prompted = match left.why {
+                Why::Lost(table, loss) => self.prompt_left(table, &left.key, loss, &mut instances),
+                Why::Chilled(number) => self.prompt_chilled(&left.key, number),
+            };
             self.failed = prompted.err().or(self.failed.take());
         }
         match self.left.is_empty() {
@@ -334,14 +377,17 @@ impl Rescue {
     }
 
     /// Prompts a connection that was left, unless it has moved or its instance serves again.
-    fn prompt_left(&self, left: &Left, instances: &mut Instances) -> Result<(), DataplaneError> {
-        let Left {
-            table, key, loss, ..
-        } = left;
+    fn prompt_left(
+        &self,
+        table: FlowTable,
+        key: &FlowKey,
+        loss: Loss,
+        instances: &mut Instances,
+    ) -> Result<(), DataplaneError> {
         let state = self.instance(loss.number as u16, instances)?.state;
         let (plain, mirrored) = match table {
-            FlowTable::Mirrored => (None, self.maps.tcp_flow(*table, key)?),
-            _ => (self.maps.flow(*table, key)?, None),
+            FlowTable::Mirrored => (None, self.maps.tcp_flow(table, key)?),
+            _ => (self.maps.flow(table, key)?, None),
         };
         let Some(flow) = mirrored
             .as_ref()
@@ -350,13 +396,13 @@ impl Rescue {
             return Ok(());
         };
         let entry = Entry {
-            table: *table,
+            table,
             key,
             flow,
             sync: mirrored.as_ref().map(|flow| &flow.sync),
         };
         match is_lost(state) && prompt::concerns(&entry, loss.number) {
-            true => self.prompt(&entry, *loss, instances),
+            true => self.prompt(&entry, loss, instances),
             false => Ok(()),
         }
     }

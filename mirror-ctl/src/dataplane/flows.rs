@@ -15,7 +15,8 @@ use super::{
     sys::Walk,
 };
 
-/// Entries read by one call: about 0.1 ms, so that a walk never holds a CPU for long.
+/// Entries read by one call: about 0.1 ms where the table is well filled, so that a walk does not hold a CPU for long. Through
+/// the empty places of a million the kernel goes in one call: 3 ms.
 const SLICE: usize = 512;
 
 /// Which flow table.
