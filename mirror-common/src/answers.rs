@@ -7,12 +7,12 @@
 
 use crate::{
     branchless::{is_before, is_some},
-    flow::Flow,
+    flow::PlainFlow,
     limits::REPLICAS,
     tcp::{Segment, segment::bit},
 };
 
-/// Bits of [`Flow::marks`], of slot 0; those of the others are to the left of it. A replica with neither owes nothing, one with both
+/// Bits of [`PlainFlow::marks`], of slot 0; those of the others are to the left of it. A replica with neither owes nothing, one with both
 /// owes an acknowledgement and an answer that are timed.
 pub mod mark {
     /// Alone: its answer is timed; it has acknowledged, or what it is to acknowledge was sent again.
@@ -27,25 +27,25 @@ const ALL_TIMED: u8 = mark::OWES - mark::TIMED;
 const ACKNOWLEDGED: u32 = 31;
 /// and that of an answer.
 const ANSWERED: u32 = 30;
-/// Seconds in [`Settled::timed`], above [`Flow::timed_at`].
+/// Seconds in [`Settled::timed`], above [`PlainFlow::timed_at`].
 const SECONDS: u32 = 0x3fff;
 /// How far the kernel's last tick may be behind the clock, [`crate::time::steps`]: 16 ms.
 const TICK: u32 = 1 << 10;
 
-impl Flow {
+impl PlainFlow {
     /// 1 if a replica has not answered what the client asked, else 0.
     #[inline(always)]
     pub const fn owes(&self, slot: u8) -> u32 {
         (owing(self.marks) >> (slot & 3) & 1) as u32
     }
 
-    /// 1 if the acknowledgement of the active replica is being timed, else 0.
+    /// 1 if the acknowledgement of a replica is being timed, else 0.
     #[inline(always)]
-    pub const fn is_timed(&self) -> u32 {
-        (unacknowledged(self.marks) >> (self.active & 3) & 1) as u32
+    pub const fn is_timed(&self, slot: u8) -> u32 {
+        (unacknowledged(self.marks) >> (slot & 3) & 1) as u32
     }
 
-    /// Takes in a client's segment that goes to `slots`, a bit each. `new` is 1 if it has payload none of which has passed before,
+    /// Takes in a client's segment that goes to `slots`, a bit each, of which `active` is the one that answers the client. `new` is 1 if it has payload none of which has passed before,
     /// `again` is 1 if some has. It is timed if `now_steps`, in which the highest bit says that the time is known, says
     /// when it passes and no acknowledgement is being timed. Returns 1 if a request begins.
     ///
@@ -54,13 +54,14 @@ impl Flow {
     pub fn ask(
         &mut self,
         segment: &Segment,
+        active: u8,
         slots: u8,
         new: u32,
         again: u32,
         now_steps: u32,
     ) -> u32 {
         let (slots, new) = (slots & ALL_TIMED, new & 1);
-        let begins = new & (self.owes(self.active) ^ 1);
+        let begins = new & (self.owes(active) ^ 1);
         let owing = owing(self.marks);
         let busy = is_some((unacknowledged(self.marks) & slots).into());
         let starts = new & (busy ^ 1);
@@ -85,10 +86,10 @@ impl Flow {
         let asks = is_some(segment.payload);
         let again = is_before(segment.seq, self.timed_end);
         let new = (again ^ 1) & (self.owes(0) ^ 1);
-        self.ask(segment, 1, asks & new, asks & again, now_steps)
+        self.ask(segment, 0, 1, asks & new, asks & again, now_steps)
     }
 
-    /// What a replica's segment settles, at a time of the same clock as [`Flow::seen_s`]. The caller takes the marks away: where several
+    /// What a replica's segment settles, at a time of the same clock as [`PlainFlow::seen_s`]. The caller takes the marks away: where several
     /// replicas answer at once, each on its CPU, none of them may bring back what another has settled.
     #[inline(always)]
     pub fn settled(&self, slot: u8, segment: &Segment, now_steps: u32) -> Settled {
@@ -133,7 +134,7 @@ const fn unacknowledged(marks: u8) -> u8 {
 /// What a replica's segment settles.
 #[derive(Clone, Copy)]
 pub struct Settled {
-    /// Those of [`Flow::marks`] that are done with.
+    /// Those of [`PlainFlow::marks`] that are done with.
     pub marks: u8,
     /// What is timed by it, and when the segment passed that is timed.
     timed: u32,
@@ -158,8 +159,8 @@ impl Settled {
         self.timed >> ANSWERED != 0
     }
 
-    /// How long that took, [`crate::time::steps`], by the time that [`Flow::settled`] was given and the exact one; 2^16 for
-    /// all that is longer, because the 16 bits of [`Flow::timed_at`] come round.
+    /// How long that took, [`crate::time::steps`], by the time that [`PlainFlow::settled`] was given and the exact one; 2^16 for
+    /// all that is longer, because the 16 bits of [`PlainFlow::timed_at`] come round.
     #[inline(always)]
     pub const fn took(&self, tick_steps: u32, now_steps: u32) -> u32 {
         let (at, seconds) = (self.timed & 0xffff, self.timed >> 16 & SECONDS);
@@ -175,44 +176,30 @@ impl Settled {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ethernet::Addresses, flow::state};
 
     /// A minute and a half after the clock began.
     const NOW: u32 = 84 << 16 | 0x8000;
     const KNOWN: u32 = 1 << 31;
 
-    fn flow() -> Flow {
-        Flow {
-            packets: 0,
-            opened_s: 0,
+    fn flow() -> PlainFlow {
+        PlainFlow {
             seen_s: NOW >> 16,
-            set: 0,
-            timed_at: 0,
-            ifindex: 0,
-            instances: [0; REPLICAS],
-            addresses: Addresses::default(),
-            replicas: 3,
-            active: 0,
-            state: state::ESTABLISHED,
-            takeovers: 0,
-            cold: 0,
-            marks: 0,
-            handshake: 0,
             timed_end: 1_000,
+            ..PlainFlow::default()
         }
     }
 
     /// A client's segment that is new; whether a request begins.
-    fn ask(flow: &mut Flow, seq: u32, slots: u8, now_steps: u32) -> bool {
-        flow.ask(&data(seq, 50), slots, 1, 0, now_steps | KNOWN) == 1
+    fn ask(flow: &mut PlainFlow, seq: u32, slots: u8, now_steps: u32) -> bool {
+        flow.ask(&data(seq, 50), 0, slots, 1, 0, now_steps | KNOWN) == 1
     }
 
     /// The same where no numbers are kept.
-    fn ask_alone(flow: &mut Flow, segment: &Segment, now_steps: u32) -> bool {
+    fn ask_alone(flow: &mut PlainFlow, segment: &Segment, now_steps: u32) -> bool {
         flow.ask_alone(segment, now_steps | KNOWN) == 1
     }
 
-    fn owing(flow: &Flow) -> [u32; 3] {
+    fn owing(flow: &PlainFlow) -> [u32; 3] {
         [0, 1, 2].map(|slot| flow.owes(slot))
     }
 
@@ -233,21 +220,21 @@ mod tests {
         }
     }
 
-    fn hear(flow: &mut Flow, slot: u8, segment: &Segment, now_steps: u32) -> Settled {
+    fn hear(flow: &mut PlainFlow, slot: u8, segment: &Segment, now_steps: u32) -> Settled {
         let settled = flow.settled(slot, segment, now_steps);
         flow.marks &= !settled.marks;
         settled
     }
 
     /// How long an acknowledgement took that comes so many steps after [`NOW`]; none: it says nothing.
-    fn time(flow: &mut Flow, slot: u8, number: u32, after: u32) -> Option<u32> {
+    fn time(flow: &mut PlainFlow, slot: u8, number: u32, after: u32) -> Option<u32> {
         let now = NOW + after;
         let settled = hear(flow, slot, &ack(number), now);
         settled.is_acknowledged().then(|| settled.took(now, now))
     }
 
     /// The same of an answer that acknowledges so much.
-    fn answer(flow: &mut Flow, slot: u8, number: u32, after: u32) -> Option<u32> {
+    fn answer(flow: &mut PlainFlow, slot: u8, number: u32, after: u32) -> Option<u32> {
         let now = NOW + after;
         let segment = Segment {
             payload: 1,
@@ -265,9 +252,9 @@ mod tests {
         assert_eq!(time(&mut flow, 1, 1_050, 3), None, "it got none");
         assert_eq!(time(&mut flow, 2, 1_060, 7), Some(7));
         assert_eq!(time(&mut flow, 2, 1_060, 8), None, "told already");
-        assert_eq!(flow.is_timed(), 1);
+        assert_eq!(flow.is_timed(0), 1);
         assert_eq!(time(&mut flow, 0, 1_050, 900), Some(900));
-        assert_eq!(flow.is_timed(), 0);
+        assert_eq!(flow.is_timed(0), 0);
     }
 
     #[test]
@@ -291,11 +278,11 @@ mod tests {
     fn what_is_sent_again_is_not_timed() {
         let mut flow = flow();
         ask(&mut flow, 1_000, 0b11, NOW);
-        flow.ask(&data(1_000, 50), 0b11, 0, 1, (NOW + 5) | KNOWN);
+        flow.ask(&data(1_000, 50), 0, 0b11, 0, 1, (NOW + 5) | KNOWN);
         assert_eq!(time(&mut flow, 0, 1_050, 9), None);
         assert_eq!(time(&mut flow, 1, 1_050, 9), None);
         // Nor what nobody looked at the clock for.
-        flow.ask(&data(1_050, 50), 0b11, 1, 0, NOW);
+        flow.ask(&data(1_050, 50), 0, 0b11, 1, 0, NOW);
         assert_eq!(time(&mut flow, 0, 1_100, 9), None);
     }
 
@@ -334,7 +321,7 @@ mod tests {
         // The request comes again after its answer; so may a keep-alive with a byte.
         assert!(!ask_alone(&mut flow, &data(1_000, 50), NOW + 5));
         assert!(!ask_alone(&mut flow, &data(1_049, 1), NOW + 5));
-        assert_eq!((flow.owes(0), flow.is_timed()), (0, 0));
+        assert_eq!((flow.owes(0), flow.is_timed(0)), (0, 0));
         assert!(ask_alone(&mut flow, &data(1_100, 50), NOW + 6));
         // Sent again while it is timed.
         assert!(!ask_alone(&mut flow, &data(1_100, 50), NOW + 7));
@@ -378,7 +365,7 @@ mod tests {
         let mut flow = flow();
         ask(&mut flow, 1_000, 0b11, NOW);
         assert_eq!(time(&mut flow, 1, 1_050, 3), Some(3));
-        flow.ask(&data(1_000, 50), 0b11, 0, 1, (NOW + 500) | KNOWN);
+        flow.ask(&data(1_000, 50), 0, 0b11, 0, 1, (NOW + 500) | KNOWN);
         assert_eq!(owing(&flow), [1, 1, 0]);
         assert_eq!(answer(&mut flow, 0, 1_050, 600), Some(600));
         assert_eq!(answer(&mut flow, 1, 1_050, 700), Some(700));
@@ -400,7 +387,7 @@ mod tests {
         let mut flow = flow();
         ask(&mut flow, 1_000, 1, NOW);
         assert_eq!(answer(&mut flow, 0, 1_050, 5), Some(5));
-        assert_eq!(flow.ask(&data(1_050, 50), 1, 1, 0, NOW + 50), 1);
+        assert_eq!(flow.ask(&data(1_050, 50), 0, 1, 1, 0, NOW + 50), 1);
         assert_eq!(owing(&flow), [1, 0, 0]);
         assert_eq!(answer(&mut flow, 0, 1_100, 60), None);
         assert_eq!(owing(&flow), [0, 0, 0]);

@@ -1,5 +1,7 @@
 //! Flows: how a client's conversation with a VNI is named and what is kept of it.
 
+use core::ops::{Deref, DerefMut};
+
 use crate::{assert_size, ethernet::Addresses, limits::REPLICAS, pod, tcp::TcpSync};
 
 /// An IP address as four 32-bit words in memory (network) order; IPv4 is mapped into
@@ -63,49 +65,96 @@ pub mod state {
     pub const CLOSED: u8 = 4;
 }
 
-/// What is kept of every flow.
+/// What is kept of every flow, and all that is kept of one without mirrors. With its key and what the kernel keeps of an entry
+/// (56 bytes) it fills two cache lines, which is also what an allocation of the kernel's has: a byte more is 64.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flow {
+pub struct PlainFlow {
     /// Packets in both directions as the client counts them.
     pub packets: u64,
     /// When the flow was opened, [`crate::time::s`].
     pub opened_s: u32,
     /// When its last packet in either direction passed, [`crate::time::s`].
     pub seen_s: u32,
-    /// Replica set number; the flow keeps it for life.
-    pub set: u16,
-    /// When the client's segment passed that is timed: lowest bits of [`crate::time::steps`]. See [`crate::answers`].
-    pub timed_at: u16,
     /// Interface on which the client's packets arrive.
     pub ifindex: u32,
-    /// Instance numbers by slot.
-    pub instances: [u16; REPLICAS],
+    /// The client's sequence number after the segment that is timed, or that was last; after the SYN before there is one. See
+    /// [`crate::answers`].
+    pub timed_end: u32,
     /// Of frames to the client on that interface's link: where its own came from, and what they
     /// were sent to.
     pub addresses: Addresses,
-    /// Used slots, 1..=4.
-    pub replicas: u8,
-    /// The slot whose output reaches the client.
-    pub active: u8,
-    /// One of [`state`].
-    pub state: u8,
-    /// How often another slot became active, saturating.
-    pub takeovers: u8,
-    /// [`crate::reason::Cold`] that concerns the flow as a whole, 0 when none.
-    pub cold: u8,
-    /// Bits of [`crate::answers::mark`].
-    pub marks: u8,
+    /// When the client's segment passed that is timed: lowest bits of [`crate::time::steps`].
+    pub timed_at: u16,
+    /// Replica set number; the flow keeps it for life.
+    pub set: u16,
+    /// The number of the instance in slot 0.
+    pub primary: u16,
     /// Of TCP: from the client's first SYN to the first SYN-ACK of the instance that was active when it came, in
     /// [`crate::time::steps`] (16.4 µs); 1 for less than two steps, 65,535 for 1.07 s and more, 0 when it is not known. It goes
     /// on being that instance's when another becomes active.
     pub handshake: u16,
-    /// The client's sequence number after the segment that is timed, or that was last; after the SYN before there is one.
-    pub timed_end: u32,
+    /// One of [`state`].
+    pub state: u8,
+    /// Bits of [`crate::answers::mark`].
+    pub marks: u8,
+    /// [`crate::reason::Cold`] that concerns the flow as a whole, 0 when none.
+    pub cold: u8,
+    /// Zero.
+    pub pad: u8,
 }
-assert_size!(Flow, 56);
+assert_size!(PlainFlow, 48);
 
-/// What [`Flow::handshake`] says of so many steps.
+/// A flow that may have mirrors.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// What is kept of every flow.
+    pub plain: PlainFlow,
+    /// Instance numbers by slot.
+    pub instances: [u16; REPLICAS],
+    /// Used slots, 1..=4.
+    pub replicas: u8,
+    /// The slot whose output reaches the client.
+    pub active: u8,
+    /// How often another slot became active, saturating.
+    pub takeovers: u16,
+    /// Zero.
+    pub pad: u32,
+}
+assert_size!(Flow, 64);
+
+impl Flow {
+    /// A flow without mirrors.
+    pub const fn alone(plain: PlainFlow) -> Self {
+        Self {
+            plain,
+            instances: [plain.primary, 0, 0, 0],
+            replicas: 1,
+            active: 0,
+            takeovers: 0,
+            pad: 0,
+        }
+    }
+}
+
+impl Deref for Flow {
+    type Target = PlainFlow;
+
+    #[inline(always)]
+    fn deref(&self) -> &PlainFlow {
+        &self.plain
+    }
+}
+
+impl DerefMut for Flow {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut PlainFlow {
+        &mut self.plain
+    }
+}
+
+/// What [`PlainFlow::handshake`] says of so many steps.
 #[inline(always)]
 pub const fn handshake(steps: u32) -> u16 {
     match steps {
@@ -124,9 +173,9 @@ pub struct TcpFlow {
     /// What keeps the replicas in step.
     pub sync: TcpSync,
 }
-assert_size!(TcpFlow, 56 + 224);
+assert_size!(TcpFlow, 64 + 224);
 
-pod!(FlowKey, Flow, TcpFlow);
+pod!(FlowKey, PlainFlow, Flow, TcpFlow);
 
 #[cfg(test)]
 mod tests {

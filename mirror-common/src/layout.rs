@@ -7,7 +7,7 @@ use core::mem::offset_of;
 use crate::{
     allowance::Allowance,
     event::Event,
-    flow::{Flow, FlowKey, TcpFlow},
+    flow::{Flow, FlowKey, PlainFlow, TcpFlow},
     fragment::{FragmentKey, Fragmented},
     histogram::Histogram,
     instance::{Instance, Measures, Vitals},
@@ -71,22 +71,12 @@ assert_offsets!(Filter {
     programs: 60,
 });
 assert_offsets!(Flow {
-    packets: 0,
-    opened_s: 8,
-    seen_s: 12,
-    set: 16,
-    timed_at: 18,
-    ifindex: 20,
-    instances: 24,
-    addresses: 32,
-    replicas: 44,
-    active: 45,
-    state: 46,
-    takeovers: 47,
-    cold: 48,
-    marks: 49,
-    handshake: 50,
-    timed_end: 52,
+    plain: 0,
+    instances: 48,
+    replicas: 56,
+    active: 57,
+    takeovers: 58,
+    pad: 60,
 });
 assert_offsets!(FlowKey {
     client: 0,
@@ -124,6 +114,22 @@ assert_offsets!(Parked {
     slot: 34,
     pad: 35,
     frame: 36,
+});
+assert_offsets!(PlainFlow {
+    packets: 0,
+    opened_s: 8,
+    seen_s: 12,
+    ifindex: 16,
+    timed_end: 20,
+    addresses: 24,
+    timed_at: 36,
+    set: 38,
+    primary: 40,
+    handshake: 42,
+    state: 44,
+    marks: 45,
+    cold: 46,
+    pad: 47,
 });
 assert_offsets!(Plan {
     head: 0,
@@ -197,7 +203,7 @@ assert_offsets!(Served {
     pad: 12,
 });
 assert_offsets!(Source { vni: 0, client: 4 });
-assert_offsets!(TcpFlow { flow: 0, sync: 56 });
+assert_offsets!(TcpFlow { flow: 0, sync: 64 });
 assert_offsets!(TcpSync {
     client_isn: 0,
     client_nxt: 4,
@@ -213,11 +219,11 @@ assert_offsets!(TcpSync {
     client_window: 44,
     options: 46,
     window_scale: 47,
-    replicas: 48,
-    client_scale: 208,
-    pad: 209,
-    stalled_steps: 212,
-    waypoint: 216,
+    client_scale: 48,
+    pad: 49,
+    stalled_steps: 52,
+    waypoint: 56,
+    replicas: 64,
 });
 assert_offsets!(Vitals {
     heard_ns: 0,

@@ -33,7 +33,7 @@ pub mod vni;
 
 /// Version of every map layout in this crate. The dataplane's maps outlive the agent that made
 /// them, so an agent adopts pinned maps only when they carry its own number.
-pub const LAYOUT_VERSION: u32 = 9;
+pub const LAYOUT_VERSION: u32 = 10;
 
 /// Asserts at compile time that a shared type has the size that its other side expects.
 macro_rules! assert_size {

@@ -76,7 +76,7 @@ impl Served {
     pub const fn of(flow: &Flow) -> Self {
         Self {
             instances: flow.instances,
-            set: flow.set,
+            set: flow.plain.set,
             replicas: flow.replicas,
             active: flow.active,
             pad: 0,

@@ -4,7 +4,7 @@
 use aya_ebpf::programs::XdpContext;
 use mirror_common::{
     event::{cause, kind},
-    flow::{Flow, FlowKey, protocol, state},
+    flow::{Flow, FlowKey, PlainFlow, protocol, state},
     fragment::CLIENT,
     limits::REPLICAS,
     plan,
@@ -218,22 +218,27 @@ fn open(
         served = served.alone();
     }
     let flow = Flow {
-        packets: 0,
-        opened_s: now.s(),
-        seen_s: now.s(),
-        set: served.set,
-        timed_at: 0,
-        ifindex: ctx.ingress_ifindex() as u32,
+        plain: PlainFlow {
+            opened_s: now.s(),
+            seen_s: now.s(),
+            set: served.set,
+            ifindex: ctx.ingress_ifindex() as u32,
+            addresses: addresses.turned_round(),
+            primary: flow::primary(&served.instances),
+            state: state::ESTABLISHED,
+            cold: if limited { Cold::MirrorLimit as u8 } else { 0 },
+            packets: 0,
+            timed_end: 0,
+            timed_at: 0,
+            handshake: 0,
+            marks: 0,
+            pad: 0,
+        },
         instances: served.instances,
-        addresses: addresses.turned_round(),
         replicas: served.replicas,
         active: served.active,
-        state: state::ESTABLISHED,
         takeovers: 0,
-        cold: if limited { Cold::MirrorLimit as u8 } else { 0 },
-        marks: 0,
-        handshake: 0,
-        timed_end: 0,
+        pad: 0,
     };
     if DATAGRAM_FLOWS.insert(key, flow, 0).is_err() {
         report::count(key.vni, Reason::FlowTableFull);

@@ -1,7 +1,7 @@
 //! Finding and naming flows.
 
 use mirror_common::{
-    flow::{Address, Flow, FlowKey, TcpFlow},
+    flow::{Address, Flow, FlowKey, PlainFlow, TcpFlow},
     limits::REPLICAS,
     reason::Cold,
     vni::{Vni, flag},
@@ -28,13 +28,20 @@ pub(crate) fn key(
     }
 }
 
+/// The instance in slot 0.
+#[inline(always)]
+pub(crate) fn primary(instances: &[u16; REPLICAS]) -> u16 {
+    // SAFETY: a field of an array that is borrowed; volatile, since the compiler would copy the others by themselves then, with a call.
+    unsafe { core::ptr::read_volatile(&raw const instances[0]) }
+}
+
 /// Where a TCP flow's state is.
 #[derive(Clone, Copy)]
 pub(crate) enum Found {
     /// Established, with mirrors.
     Mirrored(*mut TcpFlow),
     /// Established, alone.
-    Plain(*mut Flow),
+    Plain(*mut PlainFlow),
     /// In its handshake.
     HalfOpen(*mut TcpFlow),
     None,
@@ -62,7 +69,7 @@ pub(crate) fn find_tcp(key: &FlowKey, vni: &Vni) -> Found {
 
 /// Whether a flow was met in the middle: nobody has seen its handshake.
 #[inline(always)]
-pub(crate) fn is_met(flow: &Flow) -> bool {
+pub(crate) fn is_met(flow: &PlainFlow) -> bool {
     flow.cold == Cold::JoinedLate as u8
 }
 

@@ -268,7 +268,7 @@ fn error_from_client(
             Found::Plain(flow) => {
                 report::count(vni.vni, Reason::IcmpError);
                 // SAFETY: as above.
-                steer::to_instance(ctx, vni.vni, unsafe { (*flow).instances[0] }, false)
+                steer::to_instance(ctx, vni.vni, unsafe { (*flow).primary }, false)
             }
             Found::HalfOpen(_) | Found::None => {
                 predecessor::take_from_client(ctx);
@@ -313,17 +313,26 @@ fn error_from_replica(
     report::heard(instance, now);
     let flow = match flow::find_tcp(&key, vni) {
         // SAFETY: the value outlives the program run.
-        Found::Mirrored(flow) | Found::HalfOpen(flow) => unsafe { &(*flow).flow },
+        Found::Mirrored(flow) | Found::HalfOpen(flow) => {
+            let flow = unsafe { &(*flow).flow };
+            if flow::slot_of(flow, instance) != Some(flow.active) {
+                return report::drop(vni.vni, Reason::MirrorSuppressed);
+            }
+            &flow.plain
+        }
         // SAFETY: as above.
-        Found::Plain(flow) => unsafe { &*flow },
+        Found::Plain(flow) => {
+            let flow = unsafe { &*flow };
+            if flow.primary != instance {
+                return report::drop(vni.vni, Reason::MirrorSuppressed);
+            }
+            flow
+        }
         Found::None => {
             predecessor::take_from_instance(ctx);
             return report::drop(vni.vni, Reason::ReturnWithoutFlow);
         }
     };
-    if flow::slot_of(flow, instance) != Some(flow.active) {
-        return report::drop(vni.vni, Reason::MirrorSuppressed);
-    }
     steer::to_client(ctx, vni.vni, flow, Reason::IcmpError)
 }
 

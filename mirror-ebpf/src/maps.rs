@@ -12,7 +12,7 @@ use mirror_common::{
     allowance::Allowance,
     counts::Counts,
     event::Event,
-    flow::{Flow, FlowKey, TcpFlow},
+    flow::{Flow, FlowKey, PlainFlow, TcpFlow},
     fragment::{FragmentKey, Fragmented},
     instance::{Instance, Measures, Vitals},
     limits,
@@ -91,7 +91,7 @@ pub(crate) static LINKS: HashMap<u32, u32, { limits::PORTS as usize }, NO_PREALL
     HashMap::new();
 
 #[btf_map]
-pub(crate) static FLOWS: HashMap<FlowKey, Flow, { limits::FLOWS as usize }, NO_PREALLOC> =
+pub(crate) static FLOWS: HashMap<FlowKey, PlainFlow, { limits::FLOWS as usize }, NO_PREALLOC> =
     HashMap::new();
 
 #[btf_map]

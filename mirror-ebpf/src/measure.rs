@@ -1,7 +1,7 @@
 //! What is measured of instances while packets pass, see `mirror_common::answers`.
 
 use mirror_common::{
-    flow::{Flow, TcpFlow},
+    flow::{PlainFlow, TcpFlow},
     instance::Measures,
     limits::{REPLICAS, SYN_REPEATED_STEPS_MIN, TIMED_PER_TICK},
     tcp::{Segment, flag, slot},
@@ -56,7 +56,7 @@ pub(crate) fn request(instance: u16) {
 
 /// Takes in what an instance says in a flow, as the replica in `slot`.
 #[inline(always)]
-pub(crate) fn heard(flow: &mut Flow, slot: u8, instance: u16, segment: &Segment, now: Now) {
+pub(crate) fn heard(flow: &mut PlainFlow, slot: u8, instance: u16, segment: &Segment, now: Now) {
     if !IS_ON {
         return;
     }
@@ -81,11 +81,11 @@ pub(crate) fn heard(flow: &mut Flow, slot: u8, instance: u16, segment: &Segment,
 /// Takes marks away whatever other CPUs do to the others. Not under the flow's lock: for this alone it would cost more than
 /// all the rest.
 #[inline(always)]
-fn take_marks(flow: &mut Flow, marks: u8) {
-    const WORD: usize = core::mem::offset_of!(Flow, cold);
-    const { assert!(WORD.is_multiple_of(8) && core::mem::offset_of!(Flow, marks) == WORD + 1) };
+fn take_marks(flow: &mut PlainFlow, marks: u8) {
+    const PLACE: usize = core::mem::offset_of!(PlainFlow, marks);
+    const WORD: usize = PLACE / 8 * 8;
     let mut others = [0xff; 8];
-    others[1] = !marks;
+    others[PLACE - WORD] = !marks;
     let others = u64::from_ne_bytes(others);
     // SAFETY: an atomic operation on an aligned word of a live map value, which changes none of the bits that are set in
     // `others`.

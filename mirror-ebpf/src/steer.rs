@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use mirror_common::{
     ethernet::Addresses,
-    flow::{Flow, FlowKey},
+    flow::{FlowKey, PlainFlow},
     instance::Instance,
     limits::{REPLICAS, STEERING_BUCKETS},
     plan::{self, Copy, Head, Plan},
@@ -89,7 +89,7 @@ pub(crate) fn to_known_instance(
 
 /// Sends a packet to the client of a flow.
 #[inline(always)]
-pub(crate) fn to_client(ctx: &XdpContext, vni: u16, flow: &Flow, reason: Reason) -> Action {
+pub(crate) fn to_client(ctx: &XdpContext, vni: u16, flow: &PlainFlow, reason: Reason) -> Action {
     if address_frame(ctx, &flow.addresses).is_none() {
         return report::drop(vni, Reason::Malformed);
     }

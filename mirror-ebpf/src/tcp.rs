@@ -8,7 +8,7 @@ use mirror_common::{
     branchless::{is_before, is_some},
     ethernet::Addresses,
     event::kind,
-    flow::{Flow, FlowKey, TcpFlow, protocol, state},
+    flow::{FlowKey, PlainFlow, TcpFlow, protocol, state},
     instance,
     limits::REPLICAS,
     reason::{Cold, Reason},
@@ -96,7 +96,7 @@ enum Way {
     /// To a replica set, in step.
     Mirrored(*mut TcpFlow),
     /// To the flow's one instance.
-    Plain(*mut Flow),
+    Plain(*mut PlainFlow),
     /// A SYN that is repeated beyond what the VNI may mirror, to the active replica.
     Alone(u16),
     /// To whom its hash steers it.
@@ -131,7 +131,7 @@ fn way_of(packet: &Packet<'_>, new: &mut TcpFlow) -> Way {
     let alone = flow.flow.replicas < 2;
     if flow::is_met(&flow.flow) {
         // Its instance has not answered yet.
-        return Way::Plain(&raw mut flow.flow);
+        return Way::Plain(&raw mut flow.flow.plain);
     }
     if repeated {
         measure::repeated_syn(flow, packet.now);
@@ -143,7 +143,7 @@ fn way_of(packet: &Packet<'_>, new: &mut TcpFlow) -> Way {
     }
     if segment.is(bit::SYN | bit::RST) {
         return if alone {
-            Way::Plain(&raw mut flow.flow)
+            Way::Plain(&raw mut flow.flow.plain)
         } else {
             Way::Mirrored(half)
         };
@@ -170,7 +170,7 @@ fn way_of(packet: &Packet<'_>, new: &mut TcpFlow) -> Way {
 /// Moves a flow without mirrors to the established ones.
 #[inline(always)]
 fn establish_plain(packet: &Packet<'_>, half: &TcpFlow) -> Option<Way> {
-    FLOWS.insert(packet.key, half.flow, 0).ok()?;
+    FLOWS.insert(packet.key, &half.flow.plain, 0).ok()?;
     report::count(packet.vni.vni, Reason::FlowOpened);
     FLOWS.get_ptr_mut(packet.key).map(Way::Plain)
 }
@@ -199,7 +199,7 @@ fn begin_anew(packet: &Packet<'_>, found: Found) -> Found {
     // SAFETY: map values outlive the program run; single words are read.
     unsafe {
         match found {
-            Found::Mirrored(flow) if (*flow).flow.state >= state::CLOSED => {
+            Found::Mirrored(flow) if (*flow).flow.plain.state >= state::CLOSED => {
                 let _ = MIRRORED_FLOWS.remove(packet.key);
                 Found::None
             }
@@ -208,7 +208,7 @@ fn begin_anew(packet: &Packet<'_>, found: Found) -> Found {
                 Found::None
             }
             Found::HalfOpen(flow)
-                if (*flow).flow.state >= state::CLOSED
+                if (*flow).flow.plain.state >= state::CLOSED
                     || flow::is_met(&(*flow).flow)
                     || (*flow).sync.client_isn != packet.header.segment.seq =>
             {
@@ -277,6 +277,7 @@ fn begin(
     flow.flow.set = set;
     flow.flow.ifindex = packet.ctx.ingress_ifindex() as u32;
     flow.flow.instances = *instances;
+    flow.flow.primary = flow::primary(instances);
     flow.flow.addresses = addresses.turned_round();
 }
 
@@ -315,7 +316,11 @@ fn meet(packet: &Packet<'_>, flow: &mut TcpFlow, set: u16, instances: &[u16; REP
 
 /// A client's segment of a flow without mirrors.
 #[inline(always)]
-fn plain_from_client(packet: &Packet<'_>, flow: *mut Flow, stopwatch: &mut Stopwatch) -> Action {
+fn plain_from_client(
+    packet: &Packet<'_>,
+    flow: *mut PlainFlow,
+    stopwatch: &mut Stopwatch,
+) -> Action {
     // SAFETY: the value outlives the program run; fields that two CPUs may write are single
     // words for which the last writer may win.
     let flow = unsafe { &mut *flow };
@@ -323,7 +328,7 @@ fn plain_from_client(packet: &Packet<'_>, flow: *mut Flow, stopwatch: &mut Stopw
     flow.packets += 1;
     flow.seen_s = packet.now.s();
     close_plain(flow, segment);
-    let instance = flow.instances[0];
+    let instance = flow.primary;
     match INSTANCES.get(u32::from(instance)) {
         Some(entry) if entry.state & instance::state::REACHABLE != 0 => {
             if narrow::is_larger(packet.transport, entry.mtu) {
@@ -358,7 +363,7 @@ fn plain_from_client(packet: &Packet<'_>, flow: *mut Flow, stopwatch: &mut Stopw
 
 /// Follows the closing of a flow without mirrors, roughly: it only decides when the entry may go.
 #[inline(always)]
-fn close_plain(flow: &mut Flow, segment: &Segment) {
+fn close_plain(flow: &mut PlainFlow, segment: &Segment) {
     if segment.is(bit::RST) {
         flow.state = state::CLOSED;
     } else if segment.is(bit::FIN) && flow.state == state::ESTABLISHED {
@@ -396,7 +401,7 @@ fn mirrored_from_client(
     let too_large = !steer::can_clone(packet.ctx);
     world.now_steps.set(0);
     world.copied.set(0);
-    if is_some(segment.payload) & (flow.flow.is_timed() ^ 1) != 0 {
+    if is_some(segment.payload) & (flow.flow.is_timed(flow.flow.active) ^ 1) != 0 {
         world.now_steps.set(stopwatch.start(packet.now));
     }
     let Some(held) = lock::take(steering::hash(packet.key)) else {
@@ -422,7 +427,11 @@ fn mirrored_from_client(
     let new = (again ^ 1) & (is_before(flow.sync.client_nxt, segment.end()) ^ 1);
     let (slots, now_steps) = (world.copied.get() as u8, world.now_steps.get());
     let begins = match measure::IS_ON {
-        true => (flow.flow).ask(segment, slots, asks & new, asks & again, now_steps),
+        true => {
+            let active = flow.flow.active;
+            let (new, again) = (asks & new, asks & again);
+            (flow.flow).ask(segment, active, slots, new, again, now_steps)
+        }
         false => 0,
     };
     world.begins.set(begins);

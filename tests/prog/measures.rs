@@ -232,7 +232,7 @@ fn is_timed_after(bench: &mut Bench, begun: u64) -> bool {
     }
     bench.run(Program::VniIngress, ingress, &new);
     let (_, flow) = bench.tables.find(&other.key()).unwrap();
-    flow.is_timed() != 0
+    flow.is_timed(flow.active) != 0
 }
 
 #[test]

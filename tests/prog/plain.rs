@@ -223,7 +223,7 @@ fn fill(bench: &mut crate::bench::Bench, talk: &Conversation) {
     for number in 0..FLOWS_MAX as u16 {
         let mut key = talk.key();
         (key.client_port, key.vni_port) = (number, 9);
-        bench.tables.flows.insert(key, flow, 0).unwrap();
+        bench.tables.flows.insert(key, flow.plain, 0).unwrap();
         bench.tables.mirrored.insert(key, tcp, 0).unwrap();
     }
 }

@@ -13,7 +13,7 @@ use mirror_common::allowance::Allowance;
 use mirror_common::counts::{Counts, NO_VNI};
 use mirror_common::ethernet::Addresses;
 use mirror_common::event::Event;
-use mirror_common::flow::{Flow, FlowKey, TcpFlow};
+use mirror_common::flow::{Flow, FlowKey, PlainFlow, TcpFlow};
 use mirror_common::fragment::{FragmentKey, Fragmented};
 use mirror_common::instance::{Instance, Measures, Vitals};
 use mirror_common::limits::{self, REPLICAS, STEERING_BUCKETS};
@@ -71,7 +71,7 @@ const ELSEWHERE_TABLE: u32 = ZONE_TABLE + 2;
 pub(crate) struct Tables {
     pub(crate) instances: Array<MapData, Instance>,
     pub(crate) vitals: Array<MapData, Vitals>,
-    pub(crate) flows: HashMap<MapData, FlowKey, Flow>,
+    pub(crate) flows: HashMap<MapData, FlowKey, PlainFlow>,
     pub(crate) mirrored: HashMap<MapData, FlowKey, TcpFlow>,
     pub(crate) half_open: HashMap<MapData, FlowKey, TcpFlow>,
     pub(crate) datagrams: HashMap<MapData, FlowKey, Flow>,
@@ -340,12 +340,11 @@ impl Tables {
     /// Where a flow is kept, and its header.
     pub(crate) fn find(&self, key: &FlowKey) -> Option<(Table, Flow)> {
         let tcp = |map: &HashMap<_, _, TcpFlow>| Some(map.get(key, 0).ok()?.flow);
-        let plain = |map: &HashMap<_, _, Flow>| map.get(key, 0).ok();
         let found = [
             tcp(&self.half_open).map(|flow| (Table::HalfOpen, flow)),
             tcp(&self.mirrored).map(|flow| (Table::Mirrored, flow)),
-            plain(&self.flows).map(|flow| (Table::Plain, flow)),
-            plain(&self.datagrams).map(|flow| (Table::Datagram, flow)),
+            (self.flows.get(key, 0).ok()).map(|flow| (Table::Plain, Flow::alone(flow))),
+            (self.datagrams.get(key, 0).ok()).map(|flow| (Table::Datagram, flow)),
         ];
         let mut found = found.into_iter().flatten();
         let first = found.next();

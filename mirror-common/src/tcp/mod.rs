@@ -133,8 +133,6 @@ pub struct TcpSync {
     pub options: u8,
     /// The window scale that the client was told.
     pub window_scale: u8,
-    /// By slot.
-    pub replicas: [Replica; REPLICAS],
     /// The window scale of the client's own windows.
     pub client_scale: u8,
     /// Zero.
@@ -144,6 +142,8 @@ pub struct TcpSync {
     pub stalled_steps: u32,
     /// Where replicas that are not level are compared next.
     pub waypoint: Waypoint,
+    /// By slot. Last of all: of a flow with few mirrors the end is never looked at.
+    pub replicas: [Replica; REPLICAS],
 }
 assert_size!(TcpSync, 224);
 

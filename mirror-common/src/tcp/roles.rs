@@ -141,9 +141,9 @@ pub(super) fn leads(flow: &TcpFlow, from: u8, packet: &Segment, conditions: &Con
 #[inline(always)]
 pub(super) fn take_lead(flow: &mut TcpFlow, from: u8, leads: u32) {
     let (active, takeovers) = (flow.flow.active, flow.flow.takeovers);
-    let more = leads & (is_equal(takeovers.into(), u8::MAX.into()) ^ 1);
+    let more = leads & (is_equal(takeovers.into(), u16::MAX.into()) ^ 1);
     flow.flow.active = pick(leads, from.into(), active.into()) as u8;
-    flow.flow.takeovers = takeovers.wrapping_add(more as u8);
+    flow.flow.takeovers = takeovers.wrapping_add(more as u16);
     let replica = flow.replica_mut(from);
     replica.behind_ms = pick(leads, 0, replica.behind_ms);
 }

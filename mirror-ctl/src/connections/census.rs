@@ -100,7 +100,7 @@ fn table_name(table: FlowTable) -> &'static str {
 mod tests {
     use mirror_common::{
         answers::mark,
-        flow::{Flow, FlowKey},
+        flow::{Flow, FlowKey, PlainFlow},
         tcp::{Replica, TcpSync, slot},
     };
 
@@ -114,10 +114,12 @@ mod tests {
     /// The same with these marks, and the client's bytes that each slot has acknowledged.
     fn census_of(mirrors: &[(u16, u8, Cold)], marks: u8, acknowledged: [u32; 4]) -> Census {
         let mut flow = Flow {
-            ifindex: 1,
+            plain: PlainFlow {
+                state: state::ESTABLISHED,
+                marks,
+                ..PlainFlow::default()
+            },
             replicas: 1 + mirrors.len() as u8,
-            state: state::ESTABLISHED,
-            marks,
             ..Flow::default()
         };
         let mut sync = TcpSync::default();
@@ -179,12 +181,11 @@ mod tests {
 
     #[test]
     fn a_flow_beyond_the_limit_is_unprotected_for_that() {
-        let flow = Flow {
-            replicas: 1,
+        let flow = Flow::alone(PlainFlow {
             state: state::ESTABLISHED,
             cold: Cold::MirrorLimit as u8,
-            ..Flow::default()
-        };
+            ..PlainFlow::default()
+        });
         let mut census = Census::default();
         let entry = Entry {
             table: FlowTable::Unmirrored,

@@ -44,18 +44,19 @@ pub fn is_needed(table: FlowTable, flow: &Flow, now_s: u32) -> bool {
 #[cfg(test)]
 mod tests {
 
+    use mirror_common::flow::PlainFlow;
+
     use super::*;
 
     const SEEN_NS: u64 = 1_000 << 30;
 
     fn flow(state: u8) -> Flow {
-        Flow {
+        Flow::alone(PlainFlow {
             packets: 1,
             seen_s: time::s(SEEN_NS),
-            replicas: 1,
             state,
-            ..Flow::default()
-        }
+            ..PlainFlow::default()
+        })
     }
 
     #[track_caller]

@@ -234,7 +234,7 @@ pub(super) mod tests {
     use etherparse::SlicedPacket;
     use mirror_common::{
         ethernet::Addresses,
-        flow::{Flow, ipv4},
+        flow::{Flow, PlainFlow, ipv4},
         tcp::Replica,
     };
 
@@ -253,11 +253,14 @@ pub(super) mod tests {
 
     pub(in super::super) fn flow() -> Flow {
         Flow {
-            ifindex: 7,
+            plain: PlainFlow {
+                ifindex: 7,
+                addresses: Addresses::new([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]),
+                state: state::ESTABLISHED,
+                ..PlainFlow::default()
+            },
             instances: [1, 2, 0, 0],
-            addresses: Addresses::new([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]),
             replicas: 2,
-            state: state::ESTABLISHED,
             ..Flow::default()
         }
     }

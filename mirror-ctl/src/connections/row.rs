@@ -78,7 +78,7 @@ pub struct FlowRow {
     /// In both directions as the client counts them.
     pub packets: u64,
     /// How often another replica became active.
-    pub takeovers: u8,
+    pub takeovers: u16,
     /// Why it has no mirrors, where its VNI has some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -228,7 +228,10 @@ const fn state_name(number: u8) -> &'static str {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use mirror_common::{flow::ipv4, tcp::Replica};
+    use mirror_common::{
+        flow::{PlainFlow, ipv4},
+        tcp::Replica,
+    };
 
     use super::*;
 
@@ -254,13 +257,15 @@ pub(super) mod tests {
 
     pub(crate) fn flow() -> Flow {
         Flow {
-            packets: 9,
-            opened_s: 90,
-            seen_s: 99,
-            ifindex: 1,
+            plain: PlainFlow {
+                packets: 9,
+                opened_s: 90,
+                seen_s: 99,
+                state: state::ESTABLISHED,
+                ..PlainFlow::default()
+            },
             instances: [3, 4, 0, 0],
             replicas: 2,
-            state: state::ESTABLISHED,
             ..Flow::default()
         }
     }
@@ -328,11 +333,8 @@ pub(super) mod tests {
     #[test]
     fn a_flow_without_mirrors_says_why() {
         let reason = |cold: Cold, replicas| {
-            let flow = Flow {
-                cold: cold as u8,
-                replicas,
-                ..flow()
-            };
+            let mut flow = Flow { replicas, ..flow() };
+            flow.cold = cold as u8;
             row_of(&flow, &sync(), &names()).reason
         };
         assert_eq!(

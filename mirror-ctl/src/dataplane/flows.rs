@@ -2,9 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use aya::maps::MapError;
+use aya::{Pod, maps::MapError};
 use mirror_common::{
-    flow::{Flow, FlowKey, TcpFlow},
+    flow::{Flow, FlowKey, PlainFlow, TcpFlow},
     tcp::TcpSync,
 };
 
@@ -40,6 +40,36 @@ impl FlowTable {
         Self::Unmirrored,
         Self::Datagram,
     ];
+}
+
+/// What a flow table keeps of a flow.
+trait Kept: Pod {
+    fn flow(&self) -> Flow;
+    fn sync(&self) -> Option<&TcpSync> {
+        None
+    }
+}
+
+impl Kept for PlainFlow {
+    fn flow(&self) -> Flow {
+        Flow::alone(*self)
+    }
+}
+
+impl Kept for Flow {
+    fn flow(&self) -> Flow {
+        *self
+    }
+}
+
+impl Kept for TcpFlow {
+    fn flow(&self) -> Flow {
+        self.flow
+    }
+
+    fn sync(&self) -> Option<&TcpSync> {
+        Some(&self.sync)
+    }
 }
 
 /// One entry of a flow table.
@@ -109,59 +139,37 @@ impl Maps {
         between: &mut impl FnMut() -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, DataplaneError> {
         match table {
-            FlowTable::HalfOpen | FlowTable::Mirrored => self.walk_tcp(table, each, between),
-            FlowTable::Unmirrored | FlowTable::Datagram => self.walk_plain(table, each, between),
+            FlowTable::HalfOpen | FlowTable::Mirrored => {
+                self.walk_values::<TcpFlow>(table, each, between)
+            }
+            FlowTable::Unmirrored => self.walk_values::<PlainFlow>(table, each, between),
+            FlowTable::Datagram => self.walk_values::<Flow>(table, each, between),
         }
     }
 
-    fn walk_tcp(
+    /// Walks a table whose values are of this type.
+    fn walk_values<V: Kept>(
         &self,
         table: FlowTable,
         each: &mut impl FnMut(Entry<'_>) -> ControlFlow<()>,
         between: &mut impl FnMut() -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, DataplaneError> {
+        let maps = &self.descriptors;
         let (name, map) = match table {
-            FlowTable::HalfOpen => ("HALF_OPEN", &self.descriptors.half_open),
-            _ => ("MIRRORED_FLOWS", &self.descriptors.mirrored_flows),
+            FlowTable::HalfOpen => ("HALF_OPEN", &maps.half_open),
+            FlowTable::Mirrored => ("MIRRORED_FLOWS", &maps.mirrored_flows),
+            FlowTable::Unmirrored => ("FLOWS", &maps.flows),
+            FlowTable::Datagram => ("DATAGRAM_FLOWS", &maps.datagram_flows),
         };
-        let mut walk = Walk::<FlowKey, TcpFlow>::new(SLICE);
+        let mut walk = Walk::<FlowKey, V>::new(SLICE);
         while let Some((keys, values)) = walk.next(map.fd()).path("read map", name)? {
             for (key, value) in keys.iter().zip(values) {
+                let (flow, sync) = (value.flow(), value.sync());
                 let entry = Entry {
                     table,
                     key,
-                    flow: &value.flow,
-                    sync: Some(&value.sync),
-                };
-                if each(entry).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
-            if between().is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-        }
-        Ok(ControlFlow::Continue(()))
-    }
-
-    fn walk_plain(
-        &self,
-        table: FlowTable,
-        each: &mut impl FnMut(Entry<'_>) -> ControlFlow<()>,
-        between: &mut impl FnMut() -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, DataplaneError> {
-        let (name, map) = match table {
-            FlowTable::Datagram => ("DATAGRAM_FLOWS", &self.descriptors.datagram_flows),
-            _ => ("FLOWS", &self.descriptors.flows),
-        };
-        let mut walk = Walk::<FlowKey, Flow>::new(SLICE);
-        while let Some((keys, values)) = walk.next(map.fd()).path("read map", name)? {
-            for (key, flow) in keys.iter().zip(values) {
-                let entry = Entry {
-                    table,
-                    key,
-                    flow,
-                    sync: None,
+                    flow: &flow,
+                    sync,
                 };
                 if each(entry).is_break() {
                     return Ok(ControlFlow::Break(()));
@@ -179,7 +187,7 @@ impl Maps {
         let found = match table {
             FlowTable::HalfOpen => self.half_open.get(key, 0).map(|value| value.flow),
             FlowTable::Mirrored => self.mirrored_flows.get(key, 0).map(|value| value.flow),
-            FlowTable::Unmirrored => self.flows.get(key, 0),
+            FlowTable::Unmirrored => self.flows.get(key, 0).map(Flow::alone),
             FlowTable::Datagram => self.datagram_flows.get(key, 0),
         };
         match found {

@@ -8,7 +8,7 @@ use aya::maps::{
 use mirror_common::{
     allowance::Allowance,
     counts::{Counts, FIRST_VNI, FORMER, NO_VNI},
-    flow::{Address, Flow, FlowKey, TcpFlow, ipv4, is_ipv4},
+    flow::{Address, Flow, FlowKey, PlainFlow, TcpFlow, ipv4, is_ipv4},
     instance::{Instance, Measures, Vitals},
     limits,
     parked::Parked,
@@ -44,7 +44,7 @@ pub struct Maps {
     vitals: Array<MapData, Vitals>,
     measures: PerCpuArray<MapData, Measures>,
     links: HashMap<MapData, u32, u32>,
-    pub(super) flows: HashMap<MapData, FlowKey, Flow>,
+    pub(super) flows: HashMap<MapData, FlowKey, PlainFlow>,
     pub(super) mirrored_flows: HashMap<MapData, FlowKey, TcpFlow>,
     pub(super) half_open: HashMap<MapData, FlowKey, TcpFlow>,
     pub(super) datagram_flows: HashMap<MapData, FlowKey, Flow>,

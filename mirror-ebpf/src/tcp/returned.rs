@@ -3,7 +3,7 @@
 use aya_ebpf::programs::XdpContext;
 use mirror_common::{
     event::kind,
-    flow::{Flow, TcpFlow, handshake, protocol, state},
+    flow::{PlainFlow, TcpFlow, handshake, protocol, state},
     limits::REPLICAS,
     reason::Reason,
     steering,
@@ -93,7 +93,7 @@ pub(crate) fn receive(
                     answered(half, segment);
                 }
                 is_met = flow::is_met(&half.flow);
-                (None, Some(&raw mut half.flow))
+                (None, Some(&raw mut half.flow.plain))
             }
         }
         Found::None => {
@@ -123,7 +123,7 @@ fn answered(half: &mut TcpFlow, segment: &Segment) {
 
 /// Establishes a flow that was met in the middle, since its instance knows it: of others it says nothing but a reset.
 #[inline(always)]
-fn vouch(packet: &Packet<'_>, flow: &Flow) {
+fn vouch(packet: &Packet<'_>, flow: &PlainFlow) {
     if !packet.header.segment.is(bit::SYN | bit::RST) && FLOWS.insert(packet.key, flow, 0).is_ok() {
         let _ = HALF_OPEN.remove(packet.key);
         report::count(packet.vni.vni, Reason::FlowOpened);
@@ -132,10 +132,15 @@ fn vouch(packet: &Packet<'_>, flow: &Flow) {
 
 /// An instance's segment of a flow without mirrors.
 #[inline(always)]
-fn plain_from_replica(packet: &Packet<'_>, flow: *mut Flow, instance: u16, is_met: bool) -> Action {
+fn plain_from_replica(
+    packet: &Packet<'_>,
+    flow: *mut PlainFlow,
+    instance: u16,
+    is_met: bool,
+) -> Action {
     // SAFETY: as in `plain_from_client`.
     let flow = unsafe { &mut *flow };
-    if flow.instances[0] != instance {
+    if flow.primary != instance {
         return report::drop(packet.vni.vni, Reason::NotReplica);
     }
     let segment = &packet.header.segment;

@@ -304,7 +304,6 @@ fn vni_flags(rng: &mut Rng) -> u8 {
 /// A flow as the dataplane makes it, before its SYN is taken in.
 fn flow(replicas: u8) -> Flow {
     Flow {
-        ifindex: 1,
         instances: [10, 11, 12, 13],
         replicas,
         ..Flow::default()

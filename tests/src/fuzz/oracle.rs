@@ -72,7 +72,7 @@ impl Seen<'_> {
             "a takeover without a cause",
         )?;
         holds(
-            after.takeovers > before.takeovers || after.takeovers == u8::MAX,
+            after.takeovers > before.takeovers || after.takeovers == u16::MAX,
             "a takeover is not counted",
         )?;
         holds(

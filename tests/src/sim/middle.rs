@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use mirror_common::{
-    flow::{Flow, TcpFlow, state},
+    flow::{Flow, PlainFlow, TcpFlow, state},
     instance::{self, Instance},
     limits::REPLICAS,
     plan::Copy,
@@ -221,8 +221,11 @@ impl Middle {
         let now_s = (now / (1_000 * MS)) as u32;
         let mut flow = TcpFlow {
             flow: Flow {
-                opened_s: now_s,
-                seen_s: now_s,
+                plain: PlainFlow {
+                    opened_s: now_s,
+                    seen_s: now_s,
+                    ..PlainFlow::default()
+                },
                 instances,
                 replicas: set.len() as u8,
                 ..Flow::default()

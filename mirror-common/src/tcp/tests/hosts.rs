@@ -143,7 +143,6 @@ fn sum_of(offset: i32, payload: u32) -> u16 {
 pub(super) fn new_flow(replicas: u8) -> TcpFlow {
     TcpFlow {
         flow: Flow {
-            ifindex: 1,
             instances: [10, 11, 12, 13],
             replicas,
             ..Flow::default()

@@ -14,7 +14,7 @@ use aya::programs::{ProgramFd, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use mirror_common::counts::{self, Counts};
 use mirror_common::ethernet::Addresses;
-use mirror_common::flow::{Flow, FlowKey, TcpFlow, ipv4, protocol, state};
+use mirror_common::flow::{Flow, FlowKey, PlainFlow, TcpFlow, ipv4, protocol, state};
 use mirror_common::instance::{Instance, state as health};
 use mirror_common::limits::{MIRRORED_FLOWS, REPLICAS, STEERING_BUCKETS, VNIS};
 use mirror_common::reason::Reason;
@@ -44,7 +44,7 @@ const LAG_MS_MAX: u32 = 600_000;
 pub(crate) struct Rig {
     pub(crate) topology: Topology,
     ebpf: Ebpf,
-    pub(crate) flows: HashMap<MapData, FlowKey, Flow>,
+    pub(crate) flows: HashMap<MapData, FlowKey, PlainFlow>,
     pub(crate) mirrored: HashMap<MapData, FlowKey, TcpFlow>,
     /// Instances are numbered from 1.
     pub(crate) instances: Array<MapData, Instance>,
@@ -188,7 +188,7 @@ impl Rig {
         for number in 0..flows {
             let key = key(number, mirrors);
             match mirrors {
-                0 => self.flows.insert(key, flow.flow, 0),
+                0 => self.flows.insert(key, flow.flow.plain, 0),
                 _ => self.mirrored.insert(key, flow, 0),
             }
             .context("open a flow")?;
@@ -211,15 +211,20 @@ impl Rig {
     fn established(&self, mirrors: usize) -> TcpFlow {
         let replicas = mirrors + 1;
         let now_s = time::s(testbed::clock::monotonic_ns());
+        let instances = members(replicas);
         let flow = Flow {
-            opened_s: now_s,
-            seen_s: now_s,
-            set: mirrors as u16,
-            ifindex: self.client_link,
-            instances: members(replicas),
-            addresses: Addresses::new(MacAddr::local(0, 2).0, MacAddr::local(0, 1).0),
+            plain: PlainFlow {
+                opened_s: now_s,
+                seen_s: now_s,
+                ifindex: self.client_link,
+                addresses: Addresses::new(MacAddr::local(0, 2).0, MacAddr::local(0, 1).0),
+                set: mirrors as u16,
+                primary: instances[0],
+                state: state::ESTABLISHED,
+                ..PlainFlow::default()
+            },
+            instances,
             replicas: replicas as u8,
-            state: state::ESTABLISHED,
             ..Flow::default()
         };
         let mut sync = TcpSync {
