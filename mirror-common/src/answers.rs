@@ -39,6 +39,12 @@ impl PlainFlow {
         (owing(self.marks) >> (slot & 3) & 1) as u32
     }
 
+    /// Whether a replica's word may settle anything: [`Self::settled`] says nothing if not.
+    #[inline(always)]
+    pub const fn expects(&self, slot: u8) -> bool {
+        self.marks >> (slot & 3) & (mark::TIMED | mark::OWES) != 0
+    }
+
     /// 1 if the acknowledgement of a replica is being timed, else 0.
     #[inline(always)]
     pub const fn is_timed(&self, slot: u8) -> u32 {
@@ -77,6 +83,12 @@ impl PlainFlow {
         self.timed_end ^= (self.timed_end ^ end) & instead;
         self.timed_at ^= (self.timed_at ^ now_steps as u16) & instead as u16;
         begins
+    }
+
+    /// Whether [`Self::ask_alone`] has nothing to note of a segment: it is more of a request that is not answered yet.
+    #[inline(always)]
+    pub fn goes_on(&self, segment: &Segment) -> bool {
+        self.owes(0) & (is_before(segment.seq, self.timed_end) ^ 1) != 0
     }
 
     /// The same for a flow of which no sequence numbers are kept: what comes while an answer is owed is more of the
@@ -326,6 +338,28 @@ mod tests {
         // Sent again while it is timed.
         assert!(!ask_alone(&mut flow, &data(1_100, 50), NOW + 7));
         assert_eq!(time(&mut flow, 0, 1_150, 8), None);
+    }
+
+    #[test]
+    fn what_need_not_be_looked_at_changes_nothing() {
+        for marks in 0..=u8::MAX {
+            for seq in [900, 999, 1_000, 1_001, 1_050] {
+                let flow = PlainFlow { marks, ..flow() };
+                let mut asked = flow;
+                let begins = ask_alone(&mut asked, &data(seq, 50), NOW);
+                if flow.goes_on(&data(seq, 50)) {
+                    assert_eq!((asked, begins), (flow, false), "{marks:#x}, {seq}");
+                }
+            }
+            for slot in 0..4 {
+                let flow = PlainFlow { marks, ..flow() };
+                let settled = [ack(999), ack(1_000), data(7, 1)].map(|segment| {
+                    let settled = flow.settled(slot, &segment, NOW);
+                    settled.marks != 0 || settled.is_timed()
+                });
+                assert!(flow.expects(slot) || settled == [false; 3], "{marks:#x}");
+            }
+        }
     }
 
     #[test]

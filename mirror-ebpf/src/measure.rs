@@ -57,7 +57,7 @@ pub(crate) fn request(instance: u16) {
 /// Takes in what an instance says in a flow, as the replica in `slot`.
 #[inline(always)]
 pub(crate) fn heard(flow: &mut PlainFlow, slot: u8, instance: u16, segment: &Segment, now: Now) {
-    if !IS_ON {
+    if !IS_ON || !flow.expects(slot) {
         return;
     }
     let settled = flow.settled(slot, segment, now.steps());

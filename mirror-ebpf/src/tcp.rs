@@ -334,7 +334,7 @@ fn plain_from_client(
             if narrow::is_larger(packet.transport, entry.mtu) {
                 return Action::TooBig(entry.mtu);
             }
-            if measure::IS_ON && segment.payload > 0 {
+            if measure::IS_ON && segment.payload > 0 && !flow.goes_on(segment) {
                 let now_steps = match flow.owes(0) {
                     0 => stopwatch.start(packet.now),
                     _ => 0,

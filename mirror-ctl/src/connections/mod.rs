@@ -10,9 +10,11 @@ pub mod replay;
 pub mod rescue;
 pub mod row;
 pub mod sweep;
+mod vnis;
 
 pub use census::Census;
 pub use filter::{FlowFilter, Wanted};
 pub use rescue::Rescuer;
 pub use row::{FlowRow, Names, ReplicaRow};
 pub use sweep::{Sweep, Sweeper};
+use vnis::Vnis;

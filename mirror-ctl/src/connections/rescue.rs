@@ -10,7 +10,6 @@
 
 use std::{
     collections::{HashMap, VecDeque, hash_map},
-    net::IpAddr,
     ops::ControlFlow,
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
@@ -23,12 +22,11 @@ use mirror_common::{
     instance::{self, Instance},
     limits::REPLICAS,
     parked::places,
-    steering,
-    vni::{self, Vni},
+    steering, vni,
 };
 use tracing::{debug, warn};
 
-use super::{prompt, replay};
+use super::{Vnis, prompt, replay};
 use crate::dataplane::{DataplaneError, Entry, FlowTable, Injector, Maps};
 
 /// Tasks that may wait. Each is a walk over the flows or a batch of reports; beyond that, whoever
@@ -67,7 +65,7 @@ impl Rescuer {
                 let rescue = Rescue {
                     maps,
                     injector,
-                    vnis: Vnis::new(),
+                    vnis: Vnis::default(),
                     vnis_read: None,
                     left: VecDeque::new(),
                     failed: None,
@@ -163,9 +161,6 @@ pub fn is_lost(state: u32) -> bool {
     matches!(state, instance::state::DEAD | instance::state::SUSPECT)
 }
 
-/// Addresses and settings by VNI and the address's place in it, as flow keys have them.
-type Vnis = HashMap<(u16, u8), (IpAddr, Vni)>;
-
 /// Instances by number, each read once.
 type Instances = HashMap<u16, Instance>;
 
@@ -214,10 +209,7 @@ impl Rescue {
 
     /// Reads all VNIs.
     fn read_vnis(&mut self) -> Result<(), DataplaneError> {
-        let vnis = self.maps.vnis()?.into_iter();
-        self.vnis = vnis
-            .map(|(address, vni)| ((vni.vni, vni.address), (address, vni)))
-            .collect();
+        self.vnis = Vnis::read(&self.maps)?;
         self.vnis_read = Some(Instant::now());
         Ok(())
     }
@@ -235,7 +227,7 @@ impl Rescue {
 
     /// Prompts a cold replica, where its instance can be reached, and the client whom nobody is left to serve.
     fn prompt_chilled(&self, key: &FlowKey, number: u16) -> Result<(), DataplaneError> {
-        let Some((address, vni)) = self.vnis.get(&(key.vni, key.address)) else {
+        let Some((address, vni)) = self.vnis.of(key) else {
             return Ok(());
         };
         let Some(flow) = self.maps.tcp_flow(FlowTable::Mirrored, key)? else {
@@ -296,7 +288,7 @@ impl Rescue {
         let mut failed = None;
         self.maps.walk_flows(
             |entry| {
-                let vni = self.vnis.get(&(entry.key.vni, entry.key.address));
+                let vni = self.vnis.of(entry.key);
                 if let Some((address, _)) = vni.filter(|_| prompt::mirrors(&entry, number)) {
                     for (ifindex, frame) in prompt::frames(&entry, *address, &only, true) {
                         failed = self.injector.send(ifindex, &frame).err().or(failed.take());
@@ -422,7 +414,7 @@ impl Rescue {
         loss: Loss,
         instances: &mut Instances,
     ) -> Result<(), DataplaneError> {
-        let Some((address, vni)) = self.vnis.get(&(entry.key.vni, entry.key.address)) else {
+        let Some((address, vni)) = self.vnis.of(entry.key) else {
             return Ok(());
         };
         // Bytes before acknowledgements: an answer that arrives first moves the flow too.

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
     ops::ControlFlow,
     sync::{
         Arc, RwLock,
@@ -14,16 +13,15 @@ use std::{
 };
 
 use mirror_common::{
-    flow::FlowKey,
+    flow::{self, FlowKey},
     instance::{Measures, state},
     time,
-    vni::Vni,
 };
 use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::{
-    Census,
+    Census, Vnis,
     expiry::{is_expired, is_needed},
     handshakes::{Window, gather},
     prompt,
@@ -185,21 +183,25 @@ fn sweep(
         },
     )?;
     let vnis = match expired.is_empty() {
-        true => Vec::new(),
-        false => maps.vnis()?,
+        true => Vnis::default(),
+        false => Vnis::read(maps)?,
     };
     for (table, key) in expired {
         // It may have come to life since: only what is expired now goes.
         let now_s = time::s(clock::now_ns());
-        let flow = maps.flow(table, &key)?;
-        if flow.is_some_and(|flow| is_expired(table, &flow, now_s, limit(&key))) {
-            // Before it is forgotten: what they say afterwards would pass.
-            if let Err(error) = let_go(maps, injector, &vnis, table, &key) {
-                warn!("replicas of a forgotten flow are not told: {error}");
-            }
-            maps.delete_flow(table, &key)?;
-            found.expired += 1;
+        let Some(flow) = maps.flow(table, &key)? else {
+            continue;
+        };
+        if !is_expired(table, &flow, now_s, limit(&key)) {
+            continue;
         }
+        // Before it is forgotten: what they say afterwards would pass.
+        let open = table == FlowTable::Mirrored && flow.state < flow::state::CLOSED;
+        if open && let Err(error) = let_go(maps, injector, &vnis, &key) {
+            warn!("replicas of a forgotten flow are not told: {error}");
+        }
+        maps.delete_flow(table, &key)?;
+        found.expired += 1;
     }
     Ok(found)
 }
@@ -208,15 +210,13 @@ fn sweep(
 fn let_go(
     maps: &Maps,
     injector: &Injector,
-    vnis: &[(IpAddr, Vni)],
-    table: FlowTable,
+    vnis: &Vnis,
     key: &FlowKey,
 ) -> Result<(), DataplaneError> {
-    let is_its = |(_, vni): &&(IpAddr, Vni)| (vni.vni, vni.address) == (key.vni, key.address);
-    let (FlowTable::Mirrored, Some((address, _))) = (table, vnis.iter().find(is_its)) else {
+    let Some((address, _)) = vnis.of(key) else {
         return Ok(());
     };
-    let Some(flow) = maps.tcp_flow(table, key)? else {
+    let Some(flow) = maps.tcp_flow(FlowTable::Mirrored, key)? else {
         return Ok(());
     };
     let instance = |number: u16| maps.instance(number.into()).ok();
