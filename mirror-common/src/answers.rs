@@ -85,12 +85,6 @@ impl PlainFlow {
         begins
     }
 
-    /// Whether [`Self::ask_alone`] has nothing to note of a segment: it is more of a request that is not answered yet.
-    #[inline(always)]
-    pub fn goes_on(&self, segment: &Segment) -> bool {
-        self.owes(0) & (is_before(segment.seq, self.timed_end) ^ 1) != 0
-    }
-
     /// The same for a flow of which no sequence numbers are kept: what comes while an answer is owed is more of the
     /// same request, and only the beginning of a request is timed. What has passed before that is known not to be new.
     #[inline(always)]
@@ -99,6 +93,12 @@ impl PlainFlow {
         let again = is_before(segment.seq, self.timed_end);
         let new = (again ^ 1) & (self.owes(0) ^ 1);
         self.ask(segment, 0, 1, asks & new, asks & again, now_steps)
+    }
+
+    /// Whether [`Self::ask_alone`] has nothing to note of a segment: it is more of a request that is not answered yet.
+    #[inline(always)]
+    pub fn goes_on(&self, segment: &Segment) -> bool {
+        self.owes(0) & (is_before(segment.seq, self.timed_end) ^ 1) != 0
     }
 
     /// What a replica's segment settles, at a time of the same clock as [`PlainFlow::seen_s`]. The caller takes the marks away: where several

@@ -4,13 +4,12 @@
 //! that the dataplane moves it now; first those whose client waits for what another replica has, and the others, most of
 //! which move by themselves meanwhile, a little later. Any connection that moved: what its new active
 //! replica said ahead of the old one is said once more ([`super::replay`]). A replica that went cold is prompted
-//! too: what it answers, the dataplane answers with a reset, and its socket is gone. An instance that
+//! too, a little later: what it answers, the dataplane answers with a reset, and its socket is gone. An instance that
 //! is back: each of its connections is asked whether it is still there, before anybody relies on it. A
 //! machine that began anew answers with a reset, and its replica goes cold.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map},
-    ops::ControlFlow,
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
     time::{Duration, Instant},
@@ -131,6 +130,7 @@ struct Rescue {
 struct Left {
     key: FlowKey,
     why: Why,
+    /// When that was known.
     since: Instant,
 }
 
@@ -286,18 +286,14 @@ impl Rescue {
         // Nobody else is asked, and no client.
         let only = HashMap::from([(number as u16, instance)]);
         let mut failed = None;
-        self.maps.walk_flows(
-            |entry| {
-                let vni = self.vnis.of(entry.key);
-                if let Some((address, _)) = vni.filter(|_| prompt::mirrors(&entry, number)) {
-                    for (ifindex, frame) in prompt::frames(&entry, *address, &only, true) {
-                        failed = self.injector.send(ifindex, &frame).err().or(failed.take());
-                    }
+        self.maps.walk_table(FlowTable::Mirrored, |entry| {
+            let vni = self.vnis.of(entry.key);
+            if let Some((address, _)) = vni.filter(|_| prompt::mirrors(&entry, number)) {
+                for (ifindex, frame) in prompt::frames(&entry, *address, &only, true) {
+                    failed = self.injector.send(ifindex, &frame).err().or(failed.take());
                 }
-                ControlFlow::Continue(())
-            },
-            || ControlFlow::Continue(()),
-        )?;
+            }
+        })?;
         failed.map_or(Ok(()), Err)
     }
 
@@ -307,6 +303,11 @@ impl Rescue {
         self.read_vnis()?;
         let mut instances = Instances::new();
         let mut left = VecDeque::new();
+        let later = |entry: &Entry<'_>| Left {
+            key: *entry.key,
+            why: Why::Lost(entry.table, loss),
+            since,
+        };
         let (mut hurried, mut failed) = (0, None);
         self.maps.walk_table(FlowTable::Mirrored, |entry| {
             match prompt::concerns(&entry, loss.number) {
@@ -315,11 +316,7 @@ impl Rescue {
                     let prompted = self.prompt(&entry, loss, &mut instances);
                     failed = prompted.err().or(failed.take());
                 }
-                true => left.push_back(Left {
-                    key: *entry.key,
-                    why: Why::Lost(entry.table, loss),
-                    since,
-                }),
+                true => left.push_back(later(&entry)),
                 false => {}
             }
         })?;
@@ -328,11 +325,7 @@ impl Rescue {
         if !loss.is_suspicion {
             self.maps.walk_table(FlowTable::Unmirrored, |entry| {
                 if prompt::concerns(&entry, loss.number) {
-                    left.push_back(Left {
-                        key: *entry.key,
-                        why: Why::Lost(entry.table, loss),
-                        since,
-                    });
+                    left.push_back(later(&entry));
                 }
             })?;
         }
